@@ -1,0 +1,146 @@
+//! One frame into the outboxes of its receivers, and whom to wake afterwards.
+
+use crate::outbox::INLINE_BYTES;
+use crate::route_cache::{Receivers, RouteCache};
+use crate::{ClientEntry, Push, Traffic};
+use bytes::Bytes;
+use elbus_protocol::{AckFrame, EventKind, encode_ack, encode_event_head};
+use std::mem;
+use std::sync::Arc;
+
+/// Work after which a connection lets others have its thread: about this many deliveries, a few hundred
+/// microseconds.
+pub const TURN_WORK: usize = 8_192;
+
+/// One client as the source of operations: what routing remembers between them.
+///
+/// It belongs to whoever feeds the client's operations in, one at a time.
+#[derive(Debug)]
+pub struct Sender {
+    pub(crate) client: Arc<ClientEntry>,
+    pub(crate) cache: RouteCache,
+    /// Work done since the last flush.
+    pub(crate) work: usize,
+    wire: Vec<u8>,
+    touched: Vec<Receivers>,
+    acknowledged: bool,
+    received: Traffic,
+    stalled: Vec<Arc<ClientEntry>>,
+}
+
+/// A delivery before it is encoded.
+pub(crate) struct Delivery<'a> {
+    pub(crate) kind: EventKind,
+    pub(crate) realtime: bool,
+    pub(crate) topic: Option<&'a str>,
+    pub(crate) payload: &'a [u8],
+    /// The buffer `payload` lies in, if it can be shared.
+    pub(crate) shared: Option<&'a Bytes>,
+    /// What counters add per copy.
+    pub(crate) counted: usize,
+}
+
+impl Sender {
+    /// The source of one client's operations.
+    pub fn new(client: Arc<ClientEntry>) -> Self {
+        Self {
+            client,
+            cache: RouteCache::default(),
+            work: 0,
+            wire: Vec::new(),
+            touched: Vec::new(),
+            acknowledged: false,
+            received: Traffic::default(),
+            stalled: Vec::new(),
+        }
+    }
+
+    /// Whose operations these are.
+    pub const fn client(&self) -> &Arc<ClientEntry> {
+        &self.client
+    }
+
+    pub(crate) const fn count_received(&mut self, bytes: usize) {
+        self.received.count(bytes);
+    }
+
+    /// True when others should have the thread, or when a receiver is to be waited for: flush, then come back.
+    pub fn should_yield(&self) -> bool {
+        self.work >= TURN_WORK || !self.stalled.is_empty()
+    }
+
+    /// Clients whose queues filled up since the last call; the sender's connection waits for them, together at
+    /// most the pause allowed.
+    pub fn take_stalled(&mut self) -> Vec<Arc<ClientEntry>> {
+        mem::take(&mut self.stalled)
+    }
+
+    /// Delivers to every receiver that `wanted` accepts. Returns what became of the last copy.
+    pub(crate) fn deliver(
+        &mut self,
+        receivers: &Receivers,
+        delivery: &Delivery<'_>,
+        wanted: impl Fn(&ClientEntry) -> bool,
+    ) -> Push {
+        let Delivery { kind, realtime, topic, payload, shared, counted } = *delivery;
+        self.wire.clear();
+        if !encode_event_head(&mut self.wire, kind, realtime, self.client.name(), topic, payload.len()) {
+            return Push::Full;
+        }
+        let shared = if payload.len() <= INLINE_BYTES {
+            self.wire.extend_from_slice(payload);
+            None
+        } else {
+            Some(shared.map_or_else(|| Bytes::copy_from_slice(payload), |whole| whole.slice_ref(payload)))
+        };
+        let mut last = Push::Queued;
+        for receiver in receivers.iter().filter(|receiver| wanted(receiver)) {
+            last = receiver.outbox().push(&self.wire, shared.as_ref(), counted);
+            if last == Push::QueuedPause && !Arc::ptr_eq(receiver, &self.client) {
+                self.stall(receiver);
+            }
+        }
+        self.work += receivers.len() + payload.len() / INLINE_BYTES;
+        if !self.touched.iter().rev().take(4).any(|touched| Arc::ptr_eq(touched, receivers)) {
+            self.touched.push(Arc::clone(receivers));
+        }
+        last
+    }
+
+    fn stall(&mut self, receiver: &Arc<ClientEntry>) {
+        if !self.stalled.iter().any(|stalled| Arc::ptr_eq(stalled, receiver)) {
+            self.stalled.push(Arc::clone(receiver));
+        }
+    }
+
+    /// Queues the acknowledgement of one operation. False if the client leaves so many unread that reading from
+    /// it has to wait.
+    pub(crate) fn acknowledge(&mut self, ack: AckFrame) -> bool {
+        self.acknowledged = true;
+        self.client.outbox().push_ack(&encode_ack(ack)) != Push::QueuedPause
+    }
+
+    /// Ends a batch: wakes every client that got something, once, and adds up the counters.
+    pub fn flush(&mut self) {
+        for receivers in self.touched.drain(..) {
+            for receiver in receivers.iter() {
+                receiver.outbox().notify();
+            }
+        }
+        if mem::take(&mut self.acknowledged) {
+            self.client.outbox().notify();
+        }
+        self.client.received.add(mem::take(&mut self.received));
+        self.work = 0;
+        if self.wire.capacity() > 2 * INLINE_BYTES {
+            self.wire = Vec::new();
+        }
+    }
+
+    /// Frees memory an idle client does not need.
+    pub fn trim(&mut self) {
+        self.wire = Vec::new();
+        self.touched = Vec::new();
+        self.cache = RouteCache::default();
+    }
+}

@@ -1,0 +1,410 @@
+//! Many masks in one tree, each with the members that hold it: subscriptions, exclusions, access rules.
+//!
+//! Linear in levels, never recursive. All nodes stand in one vector and all edges in one table, keyed by
+//! parent and text, so that a million masks cost one node a level and no map per node.
+
+use elbus_protocol::mask::{Level, Syntax};
+use foldhash::quality::RandomState;
+use hashbrown::{HashSet, HashTable};
+use std::hash::BuildHasher;
+
+const ROOT: u32 = 0;
+/// No node: the root is nobody's child.
+const NONE: u32 = ROOT;
+
+/// The members of one mask; most masks have one.
+#[derive(Debug, Default)]
+pub(crate) enum Members {
+    #[default]
+    None,
+    One(u32),
+    Many(Box<HashSet<u32, RandomState>>),
+}
+
+impl Members {
+    fn insert(&mut self, member: u32) -> bool {
+        match self {
+            Self::None => *self = Self::One(member),
+            Self::One(only) if *only == member => return false,
+            Self::One(only) => *self = Self::Many(Box::new(HashSet::from_iter([*only, member]))),
+            Self::Many(set) => return set.insert(member),
+        }
+        true
+    }
+
+    fn remove(&mut self, member: u32) -> bool {
+        match self {
+            Self::One(only) if *only == member => *self = Self::None,
+            Self::Many(set) => {
+                let removed = set.remove(&member);
+                if set.is_empty() {
+                    *self = Self::None;
+                }
+                return removed;
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    const fn is_empty(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    fn for_each(&self, each: &mut impl FnMut(u32)) {
+        match self {
+            Self::None => {}
+            Self::One(member) => each(*member),
+            Self::Many(set) => set.iter().for_each(|member| each(*member)),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    parent: u32,
+    /// The child behind a one-level wildcard.
+    one: u32,
+    /// How many children there are behind texts.
+    children: u32,
+    text: Box<str>,
+    /// Who holds the mask that ends here.
+    members: Members,
+    /// Who holds the mask that goes on here with "all deeper levels".
+    deep: Members,
+}
+
+impl Node {
+    const fn is_unused(&self) -> bool {
+        self.one == NONE && self.children == 0 && self.members.is_empty() && self.deep.is_empty()
+    }
+}
+
+/// Where a mask ends: node index, times two, plus one if it ends with "all deeper levels".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Place(u32);
+
+impl Place {
+    const fn new(node: u32, deep: bool) -> Self {
+        Self(node << 1 | deep as u32)
+    }
+
+    const fn node(self) -> u32 {
+        self.0 >> 1
+    }
+
+    const fn is_deep(self) -> bool {
+        self.0 & 1 == 1
+    }
+}
+
+/// Masks of one syntax with their members.
+#[derive(Debug)]
+pub(crate) struct MaskTree {
+    syntax: Syntax,
+    nodes: Vec<Node>,
+    free: Vec<u32>,
+    edges: HashTable<u32>,
+    hasher: RandomState,
+}
+
+impl MaskTree {
+    pub(crate) fn new(syntax: Syntax) -> Self {
+        let nodes = vec![Node::default()];
+        Self { syntax, nodes, free: Vec::new(), edges: HashTable::new(), hasher: RandomState::default() }
+    }
+
+    pub(crate) const fn syntax(&self) -> Syntax {
+        self.syntax
+    }
+
+    fn node(&self, index: u32) -> Option<&Node> {
+        self.nodes.get(index as usize)
+    }
+
+    fn node_mut(&mut self, index: u32) -> Option<&mut Node> {
+        self.nodes.get_mut(index as usize)
+    }
+
+    fn child(&self, parent: u32, text: &str) -> u32 {
+        let hash = self.hasher.hash_one((parent, text));
+        let same =
+            |index: &u32| self.node(*index).is_some_and(|node| node.parent == parent && *node.text == *text);
+        self.edges.find(hash, same).copied().unwrap_or(NONE)
+    }
+
+    fn one(&self, parent: u32) -> u32 {
+        self.node(parent).map_or(NONE, |node| node.one)
+    }
+
+    /// The node behind this level, made if it is missing.
+    fn grow(&mut self, parent: u32, text: Option<&str>) -> u32 {
+        let found = text.map_or_else(|| self.one(parent), |text| self.child(parent, text));
+        if found != NONE {
+            return found;
+        }
+        let node = Node { parent, text: text.unwrap_or_default().into(), ..Node::default() };
+        let index = if let Some(index) = self.free.pop() {
+            if let Some(slot) = self.node_mut(index) {
+                *slot = node;
+            }
+            index
+        } else {
+            self.nodes.push(node);
+            u32::try_from(self.nodes.len() - 1).unwrap_or(NONE)
+        };
+        if let Some(text) = text {
+            let hash = self.hasher.hash_one((parent, text));
+            let (nodes, hasher) = (&self.nodes, &self.hasher);
+            let rehash = |index: &u32| {
+                nodes.get(*index as usize).map_or(0, |node| hasher.hash_one((node.parent, &*node.text)))
+            };
+            self.edges.insert_unique(hash, index, rehash);
+        }
+        if let Some(parent) = self.node_mut(parent) {
+            match text {
+                Some(_) => parent.children += 1,
+                None => parent.one = index,
+            }
+        }
+        index
+    }
+
+    /// Where the mask ends, if every level of it is there.
+    pub(crate) fn find(&self, mask: &str) -> Option<Place> {
+        let mut at = ROOT;
+        for level in self.syntax.levels(mask) {
+            at = match level {
+                Level::Deep => return Some(Place::new(at, true)),
+                Level::One => self.one(at),
+                Level::Text(text) => self.child(at, text),
+            };
+            if at == NONE {
+                return None;
+            }
+        }
+        Some(Place::new(at, false))
+    }
+
+    /// Adds a member to a mask; the place, and whether it is new there.
+    pub(crate) fn insert(&mut self, mask: &str, member: u32) -> (Place, bool) {
+        let mut at = ROOT;
+        let mut deep = false;
+        for level in self.syntax.levels(mask) {
+            match level {
+                Level::Deep => deep = true,
+                Level::One => at = self.grow(at, None),
+                Level::Text(text) => at = self.grow(at, Some(text)),
+            }
+        }
+        let place = Place::new(at, deep);
+        let new = self.members_mut(place).is_some_and(|members| members.insert(member));
+        (place, new)
+    }
+
+    fn members_mut(&mut self, place: Place) -> Option<&mut Members> {
+        let node = self.node_mut(place.node())?;
+        Some(if place.is_deep() { &mut node.deep } else { &mut node.members })
+    }
+
+    /// Takes a member out of a place, and nodes out that no mask needs any more.
+    pub(crate) fn remove(&mut self, place: Place, member: u32) -> bool {
+        let removed = self.members_mut(place).is_some_and(|members| members.remove(member));
+        let mut at = place.node();
+        while at != ROOT {
+            let Some((parent, hash)) = self
+                .node(at)
+                .filter(|node| node.is_unused())
+                .map(|node| (node.parent, self.hasher.hash_one((node.parent, &*node.text))))
+            else {
+                break;
+            };
+            if let Ok(edge) = self.edges.find_entry(hash, |index| *index == at) {
+                edge.remove();
+            }
+            if let Some(parent) = self.node_mut(parent) {
+                if parent.one == at {
+                    parent.one = NONE;
+                } else {
+                    parent.children -= 1;
+                }
+            }
+            if let Some(node) = self.node_mut(at) {
+                *node = Node::default();
+            }
+            self.free.push(at);
+            at = parent;
+        }
+        if self.free.len() + 1 == self.nodes.len() {
+            *self = Self::new(self.syntax);
+        }
+        removed
+    }
+
+    /// Calls `each` with every member whose mask matches `text`; one that holds several, several times.
+    /// Returns the nodes visited, a measure of the work done.
+    pub(crate) fn matches(&self, text: &str, mut each: impl FnMut(u32)) -> usize {
+        let mut visited = 0;
+        let mut level = vec![ROOT];
+        let mut next = Vec::new();
+        for part in text.split(self.syntax.separator()) {
+            for at in level.drain(..) {
+                visited += 1;
+                let Some(node) = self.node(at) else { continue };
+                node.deep.for_each(&mut each);
+                let child = if node.children > 0 { self.child(at, part) } else { NONE };
+                next.extend([node.one, child].into_iter().filter(|at| *at != NONE));
+            }
+            if next.is_empty() {
+                return visited;
+            }
+            std::mem::swap(&mut level, &mut next);
+        }
+        for at in level {
+            visited += 1;
+            if let Some(node) = self.node(at) {
+                node.members.for_each(&mut each);
+            }
+        }
+        visited
+    }
+
+    /// True if any mask matches `text`.
+    pub(crate) fn any_matches(&self, text: &str) -> bool {
+        let mut any = false;
+        self.matches(text, |_| any = true);
+        any
+    }
+
+    /// True if everything `mask` can match is matched by some mask of the tree (their union, exactly).
+    ///
+    /// A wildcard level of `mask` stands for a text no mask of the tree spells out: what covers that, covers
+    /// every text. So a wildcard can be covered only by a wildcard, and one walk decides.
+    pub(crate) fn includes(&self, mask: &str) -> bool {
+        let mut level = vec![ROOT];
+        for wanted in self.syntax.levels(mask) {
+            if level.iter().any(|at| self.node(*at).is_some_and(|node| !node.deep.is_empty())) {
+                return true;
+            }
+            if wanted == Level::Deep {
+                return self.includes_all_below(level);
+            }
+            let mut next = Vec::new();
+            for at in level {
+                next.push(self.one(at));
+                if let Level::Text(text) = wanted {
+                    next.push(self.child(at, text));
+                }
+            }
+            next.retain(|at| *at != NONE);
+            level = next;
+        }
+        level.iter().any(|at| self.node(*at).is_some_and(|node| !node.members.is_empty()))
+    }
+
+    /// True if texts of every length below these nodes are matched, whatever their levels say.
+    fn includes_all_below(&self, mut level: Vec<u32>) -> bool {
+        loop {
+            if level.iter().any(|at| self.node(*at).is_some_and(|node| !node.deep.is_empty())) {
+                return true;
+            }
+            level = level.iter().map(|at| self.one(*at)).filter(|at| *at != NONE).collect();
+            // Texts exactly one level longer need a mask that ends here.
+            if !level.iter().any(|at| self.node(*at).is_some_and(|node| !node.members.is_empty())) {
+                return false;
+            }
+        }
+    }
+
+    /// Nodes in use, the root not counted.
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.nodes.len() - self.free.len() - 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(masks: &[&str]) -> MaskTree {
+        let mut tree = MaskTree::new(Syntax::Topic);
+        for (member, mask) in masks.iter().enumerate() {
+            tree.insert(mask, u32::try_from(member).unwrap());
+        }
+        tree
+    }
+
+    fn hits(tree: &MaskTree, topic: &str) -> Vec<u32> {
+        let mut hits = Vec::new();
+        tree.matches(topic, |member| hits.push(member));
+        hits.sort_unstable();
+        hits
+    }
+
+    #[test]
+    fn the_tree_matches_as_each_mask_does() {
+        let masks = ["a/b", "a/+", "+", "#", "a/#", "+/#", "a/#/c", "/a", "", "a//b", "+/b/+"];
+        let tree = tree(&masks);
+        for topic in ["a/b", "a", "", "a/", "/a", "a//b", "a/b/c", ".broker/info", "a/+"] {
+            let expected =
+                (0..).zip(masks).filter(|(_, mask)| Syntax::Topic.matches(mask, topic)).map(|(i, _)| i);
+            assert_eq!(hits(&tree, topic), expected.collect::<Vec<u32>>(), "{topic}");
+        }
+    }
+
+    #[test]
+    fn removal_leaves_nothing_behind() {
+        let mut tree = MaskTree::new(Syntax::Topic);
+        let masks = ["a/b/c", "a/+/c", "a/#", "#", "a", "x/y/z/+/#", ""];
+        for member in [1, 2, 3] {
+            for mask in masks {
+                assert!(tree.insert(mask, member).1);
+                assert!(!tree.insert(mask, member).1, "twice counts once");
+            }
+        }
+        for member in [2, 1, 3] {
+            for mask in masks {
+                let place = tree.find(mask).unwrap();
+                assert!(tree.remove(place, member));
+                assert!(!tree.find(mask).is_some_and(|place| tree.remove(place, member)));
+            }
+        }
+        assert_eq!((tree.len(), tree.edges.len()), (0, 0));
+    }
+
+    #[test]
+    fn inclusion_is_exact_over_the_union() {
+        for (rules, mask, expected) in [
+            (&["news/#"][..], "news/#", true),
+            (&["news/#"], "news/+", true),
+            (&["news/#"], "news/a/b", true),
+            (&["news/#"], "news", false),
+            (&["news/+"], "news/#", false),
+            (&["news/+"], "news/a", true),
+            (&["news/a"], "news/+", false),
+            (&["+", "+/#"], "#", true),
+            (&["+/#"], "#", false),
+            (&["+", "+/+", "+/+/#"], "#", true),
+            (&["+", "+/+/#"], "#", false),
+            (&["a/+", "a/+/+", "a/+/+/#"], "a/#", true),
+            (&["a/b", "+/c"], "a/+", false),
+            (&["#"], "", true),
+            (&[], "a", false),
+            (&["a/#/z"], "a/q", true),
+        ] {
+            assert_eq!(tree(rules).includes(mask), expected, "{rules:?} over {mask}");
+        }
+    }
+
+    #[test]
+    fn deep_masks_cost_no_recursion() {
+        let mask = "a/".repeat(200_000);
+        let mut tree = MaskTree::new(Syntax::Topic);
+        let (place, _) = tree.insert(&mask, 7);
+        assert_eq!(hits(&tree, &mask), [7]);
+        assert!(tree.includes(&mask));
+        tree.remove(place, 7);
+        assert_eq!(tree.len(), 0);
+    }
+}

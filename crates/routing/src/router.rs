@@ -1,0 +1,373 @@
+//! One operation in, one verdict out: authorise, resolve, fan out, acknowledge.
+
+use crate::fan_out::Delivery;
+use crate::registry::Registry;
+use crate::route_cache::Route;
+use crate::subscriptions::{Interest, Subscriptions};
+use crate::{ClientAaa, ClientEntry, ClientInfo, Push, Sender, Totals, broadcast};
+use bytes::Bytes;
+use elbus_protocol::mask::Syntax;
+use elbus_protocol::{AckFrame, ErrorCode, EventKind, Masks, Op, OpBody, OpFrame};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// Name of the client that answers the broker's own RPC and publishes its announcements.
+pub const BROKER_NAME: &str = ".broker";
+/// Topics below this one are published by [`BROKER_NAME`] alone.
+/// COMPAT: the reference brokers let every client publish there; test `broker_topics_are_reserved`.
+pub const BROKER_TOPICS: &str = ".broker/";
+/// The topic every client is subscribed to when it registers.
+pub const WARN_TOPIC: &str = ".broker/warn";
+
+/// Masks of one operation that are changed under one hold of the lock: about 100 microseconds.
+const MASKS_PER_HOLD: usize = 256;
+
+/// Bounds of what one client may hold in the routing tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteLimits {
+    /// Subscriptions and exclusions together. Default 65,536; one more answers `Data` (0x72).
+    pub subscriptions: usize,
+}
+
+impl Default for RouteLimits {
+    fn default() -> Self {
+        Self { subscriptions: 65_536 }
+    }
+}
+
+#[derive(Debug)]
+struct Tables {
+    registry: Registry,
+    subscriptions: Subscriptions,
+}
+
+/// What [`Router::unregister`] leaves to do.
+#[derive(Debug)]
+pub struct Departed {
+    /// Secondaries that have to be disconnected with their primary.
+    pub secondaries: Vec<Arc<ClientEntry>>,
+}
+
+/// The routing tables of one broker.
+///
+/// One reader-writer lock guards them. Operations of connected clients take it for reading, and only when
+/// their route cache does not know the answer; registering, leaving and (un)subscribing take it for writing,
+/// for at most about 100 microseconds at a time. Frames are pushed with no table lock held.
+#[derive(Debug)]
+pub struct Router {
+    tables: RwLock<Tables>,
+    /// Counts changes of the tables: a cached route of an older generation is looked up again.
+    generation: AtomicU64,
+    limits: RouteLimits,
+    departed: Mutex<Totals>,
+}
+
+impl Router {
+    /// Empty tables.
+    pub fn new(limits: RouteLimits) -> Self {
+        let tables = Tables { registry: Registry::default(), subscriptions: Subscriptions::new() };
+        Self {
+            tables: RwLock::new(tables),
+            generation: AtomicU64::new(1),
+            limits,
+            departed: Mutex::new(Totals::default()),
+        }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Tables> {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The tables for one change. The generation moves on before the lock is free again, so whoever is told
+    /// that the change was made finds it in force.
+    fn change<T>(&self, change: impl FnOnce(&mut Tables) -> T) -> T {
+        let mut tables: RwLockWriteGuard<'_, Tables> =
+            self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        let result = change(&mut tables);
+        self.generation.fetch_add(1, Ordering::Release);
+        result
+    }
+
+    /// Registers a client and subscribes it to [`WARN_TOPIC`]. With `force` a primary takes its name from
+    /// another socket client; returned are the clients that were put out and have to be disconnected.
+    ///
+    /// # Errors
+    /// `NotRegistered`, `Access`, `Busy` as the registry says.
+    pub fn register(
+        &self,
+        client: &Arc<ClientEntry>,
+        force: bool,
+    ) -> Result<Vec<Arc<ClientEntry>>, ErrorCode> {
+        let limit = self.limits.subscriptions;
+        let replaced = self.change(|tables| {
+            let replaced = tables.registry.register(client, force)?;
+            tables.subscriptions.add_client(client);
+            tables.subscriptions.add(Interest::Subscription, client, WARN_TOPIC, limit);
+            Ok(replaced)
+        })?;
+        for client in &replaced {
+            self.forget(client);
+        }
+        Ok(replaced)
+    }
+
+    /// Takes a client out of the tables; `None` if it was not in them any more.
+    pub fn unregister(&self, client: &Arc<ClientEntry>) -> Option<Departed> {
+        let secondaries = self.change(|tables| tables.registry.remove(client))?;
+        self.forget(client);
+        Some(Departed { secondaries })
+    }
+
+    /// Ends the subscriptions of a client that no name leads to any more, in slices.
+    fn forget(&self, client: &Arc<ClientEntry>) {
+        while !self.change(|tables| tables.subscriptions.remove_client(client, MASKS_PER_HOLD)) {}
+        self.departed.lock().unwrap_or_else(PoisonError::into_inner).add_client(client);
+    }
+
+    /// The client of this full name.
+    pub fn client(&self, name: &str) -> Option<Arc<ClientEntry>> {
+        self.read().registry.get(name).map(Arc::clone)
+    }
+
+    /// Every client, secondaries too, sorted by name.
+    pub fn clients(&self) -> Vec<Arc<ClientEntry>> {
+        self.read().registry.names().values().map(Arc::clone).collect()
+    }
+
+    /// What a client list shows: primaries whose name `wanted` accepts, sorted by name. The names are copied
+    /// first, so no lock is held while `wanted` runs.
+    pub fn client_list(&self, wanted: impl Fn(&str) -> bool) -> Vec<ClientInfo> {
+        let clients = self.clients();
+        let mut list: Vec<ClientInfo> = Vec::new();
+        for client in &clients {
+            if client.is_secondary() {
+                let primary = list.binary_search_by(|row| row.name.as_str().cmp(client.primary_name()));
+                if let Some(row) = primary.ok().and_then(|index| list.get_mut(index)) {
+                    row.instances += 1;
+                }
+                continue;
+            }
+            if !wanted(client.name()) {
+                continue;
+            }
+            let origin = client.origin();
+            list.push(ClientInfo {
+                name: client.name().to_owned(),
+                kind: origin.kind,
+                source: origin.address.map(|address| address.to_string()),
+                port: origin.port.as_deref().map(str::to_owned),
+                received: client.received.read(),
+                sent: client.outbox().sent(),
+                queue: client.outbox().frames(),
+                instances: 1,
+            });
+        }
+        list
+    }
+
+    /// Sums over all clients, those that have left included.
+    pub fn totals(&self) -> Totals {
+        let mut totals = *self.departed.lock().unwrap_or_else(PoisonError::into_inner);
+        self.clients().iter().for_each(|client| totals.add_client(client));
+        totals
+    }
+
+    /// Handles one frame of a socket client: routes it, counts it, acknowledges it once if it asked for that.
+    /// `length` is its body's; `shared` is the buffer the body lies in, if that may be kept.
+    ///
+    /// False if the client leaves so many acknowledgements unread that reading from it has to wait until its
+    /// queue is low.
+    pub fn handle(
+        &self,
+        sender: &mut Sender,
+        frame: &OpFrame<'_>,
+        length: usize,
+        shared: Option<&Bytes>,
+    ) -> bool {
+        if frame.body == OpBody::Nop {
+            return true;
+        }
+        sender.count_received(length);
+        let result = self.route(sender, &frame.body, frame.qos.realtime(), length, shared);
+        let reads_on = !frame.qos.acknowledged() || sender.acknowledge(AckFrame { id: frame.id, result });
+        if frame.qos.realtime() {
+            sender.flush();
+        }
+        reads_on
+    }
+
+    /// Routes one operation without acknowledging it, for clients in the process. Call [`Sender::flush`] after
+    /// the last of a batch.
+    ///
+    /// # Errors
+    /// What the acknowledgement would say.
+    pub fn route(
+        &self,
+        sender: &mut Sender,
+        body: &OpBody<'_>,
+        realtime: bool,
+        counted: usize,
+        shared: Option<&Bytes>,
+    ) -> Result<(), ErrorCode> {
+        let mut delivery = Delivery {
+            kind: EventKind::Message,
+            realtime,
+            topic: None,
+            payload: body.payload(),
+            shared,
+            counted,
+        };
+        match *body {
+            OpBody::Nop => Ok(()),
+            OpBody::Message { target, .. } => {
+                let receivers = self.resolve(sender, Op::Message, target)?;
+                match sender.deliver(&receivers, &delivery, |_| true) {
+                    Push::Queued | Push::QueuedPause => Ok(()),
+                    Push::Full => Err(ErrorCode::NotDelivered),
+                    Push::Closed => Err(ErrorCode::NotRegistered),
+                }
+            }
+            OpBody::Publish { topic, .. } => {
+                let receivers = self.resolve(sender, Op::Publish, topic)?;
+                delivery.kind = EventKind::Publish;
+                delivery.topic = Some(topic);
+                sender.deliver(&receivers, &delivery, |_| true);
+                Ok(())
+            }
+            OpBody::PublishFor { topic, receiver, .. } => {
+                let receivers = self.resolve(sender, Op::Publish, topic)?;
+                delivery.kind = EventKind::Publish;
+                delivery.topic = Some(topic);
+                sender.deliver(&receivers, &delivery, |client| client.primary_name() == receiver);
+                Ok(())
+            }
+            OpBody::Broadcast { mask, .. } => {
+                let receivers = self.resolve(sender, Op::Broadcast, mask)?;
+                delivery.kind = EventKind::Broadcast;
+                sender.deliver(&receivers, &delivery, |_| true);
+                Ok(())
+            }
+            OpBody::Subscribe(masks) => self.add(sender, Interest::Subscription, masks),
+            OpBody::Exclude(masks) => self.add(sender, Interest::Exclusion, masks),
+            OpBody::Unsubscribe(masks) => {
+                self.remove(sender, Interest::Subscription, masks);
+                Ok(())
+            }
+            OpBody::Unexclude(masks) => {
+                self.remove(sender, Interest::Exclusion, masks);
+                Ok(())
+            }
+        }
+    }
+
+    /// Who gets what this client sends to `key`: from its cache, or from the rights and the tables.
+    #[inline]
+    fn resolve(&self, sender: &mut Sender, op: Op, key: &str) -> Route {
+        let generation = self.generation.load(Ordering::Acquire);
+        if let Some(route) = sender.cache.get(op, key, generation) {
+            if matches!(route, Err(ErrorCode::Access)) {
+                sender.client.denied.fetch_add(1, Ordering::Relaxed);
+            }
+            return route;
+        }
+        let (route, work) = self.look_up(&sender.client, op, key);
+        sender.work += work;
+        sender.cache.put(op, key, generation, &route);
+        route
+    }
+
+    fn look_up(&self, client: &ClientEntry, op: Op, key: &str) -> (Route, usize) {
+        if let Err(code) = authorise(client, op, key) {
+            if code == ErrorCode::Access {
+                client.denied.fetch_add(1, Ordering::Relaxed);
+            }
+            return (Err(code), 1);
+        }
+        let tables = self.read();
+        match op {
+            Op::Message => {
+                let receiver = tables.registry.get(key).ok_or(ErrorCode::NotRegistered);
+                (receiver.map(|receiver| Arc::from([Arc::clone(receiver)])), 1)
+            }
+            Op::Broadcast => {
+                let (receivers, work) = broadcast::receivers(tables.registry.names(), key);
+                (Ok(receivers.into()), work)
+            }
+            _ => {
+                let (receivers, work) = tables.subscriptions.receivers(key);
+                (Ok(receivers.into()), work)
+            }
+        }
+    }
+
+    /// Adds masks; those that are allowed are taken even if others are not.
+    fn add(&self, sender: &mut Sender, interest: Interest, masks: Masks<'_>) -> Result<(), ErrorCode> {
+        let op = match interest {
+            Interest::Subscription => Op::Subscribe,
+            Interest::Exclusion => Op::Exclude,
+        };
+        let mut result = Ok(());
+        let mut masks = masks.iter().peekable();
+        while masks.peek().is_some() {
+            let client = &sender.client;
+            sender.work += MASKS_PER_HOLD;
+            let mut allowed = Vec::with_capacity(MASKS_PER_HOLD);
+            for mask in masks.by_ref().take(MASKS_PER_HOLD) {
+                match authorise(client, op, mask) {
+                    Ok(()) => allowed.push(mask),
+                    // A denied mask decides the answer, whatever else was wrong.
+                    Err(code) if result != Err(ErrorCode::Access) => result = Err(code),
+                    Err(_) => {}
+                }
+            }
+            let taken = self.change(|tables| {
+                allowed
+                    .iter()
+                    .all(|mask| tables.subscriptions.add(interest, client, mask, self.limits.subscriptions))
+            });
+            if !taken {
+                result = result.and(Err(ErrorCode::Data));
+                break;
+            }
+        }
+        if result == Err(ErrorCode::Access) {
+            sender.client.denied.fetch_add(1, Ordering::Relaxed);
+        }
+        result
+    }
+
+    fn remove(&self, sender: &mut Sender, interest: Interest, masks: Masks<'_>) {
+        let mut masks = masks.iter().peekable();
+        while masks.peek().is_some() {
+            sender.work += MASKS_PER_HOLD;
+            self.change(|tables| {
+                for mask in masks.by_ref().take(MASKS_PER_HOLD) {
+                    tables.subscriptions.remove(interest, &sender.client, mask);
+                }
+            });
+        }
+    }
+}
+
+/// Whether a client may name `key` in this operation. A right is checked before anything is looked up, so that
+/// what exists cannot be probed.
+fn authorise(client: &ClientEntry, op: Op, key: &str) -> Result<(), ErrorCode> {
+    let syntax = match op {
+        Op::Message | Op::Broadcast => Syntax::Peer,
+        _ => Syntax::Topic,
+    };
+    if !syntax.within_limits(key) {
+        return Err(ErrorCode::Data);
+    }
+    if op == Op::Publish && key.starts_with(BROKER_TOPICS) && client.name() != BROKER_NAME {
+        return Err(ErrorCode::Access);
+    }
+    let allowed = |rights: &ClientAaa| match op {
+        Op::Message => rights.may_message(key),
+        Op::Broadcast => rights.may_broadcast(key),
+        Op::Subscribe => rights.may_subscribe(key),
+        Op::Exclude => rights.may_exclude(key),
+        _ => rights.may_publish(key),
+    };
+    if client.rights().is_none_or(allowed) { Ok(()) } else { Err(ErrorCode::Access) }
+}

@@ -1,0 +1,141 @@
+//! Who wants which topics: subscriptions, exclusions, and what each client holds of both.
+
+use crate::ClientEntry;
+use crate::mask_tree::{MaskTree, Place};
+use elbus_protocol::mask::Syntax;
+use foldhash::quality::RandomState;
+use hashbrown::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// The two sets of masks a client has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Interest {
+    Subscription,
+    Exclusion,
+}
+
+/// What one client holds, so that leaving costs what it holds and not what there is.
+#[derive(Debug, Default)]
+struct Held {
+    client: Option<Arc<ClientEntry>>,
+    places: HashSet<(Interest, Place), RandomState>,
+}
+
+/// Subscriptions and exclusions of all clients.
+#[derive(Debug)]
+pub(crate) struct Subscriptions {
+    wanted: MaskTree,
+    unwanted: MaskTree,
+    /// By slot.
+    held: Vec<Held>,
+    free: Vec<u32>,
+}
+
+impl Subscriptions {
+    pub(crate) fn new() -> Self {
+        Self {
+            wanted: MaskTree::new(Syntax::Topic),
+            unwanted: MaskTree::new(Syntax::Topic),
+            held: Vec::new(),
+            free: Vec::new(),
+        }
+    }
+
+    /// Gives a client its slot.
+    pub(crate) fn add_client(&mut self, client: &Arc<ClientEntry>) {
+        let held = Held { client: Some(Arc::clone(client)), ..Held::default() };
+        let slot = if let Some(slot) = self.free.pop() {
+            if let Some(place) = self.held.get_mut(slot as usize) {
+                *place = held;
+            }
+            slot
+        } else {
+            self.held.push(held);
+            u32::try_from(self.held.len() - 1).unwrap_or(u32::MAX)
+        };
+        client.slot.store(slot, Ordering::Relaxed);
+    }
+
+    fn held(&mut self, client: &Arc<ClientEntry>) -> Option<(u32, &mut Held)> {
+        let slot = client.slot.load(Ordering::Relaxed);
+        let held = self.held.get_mut(slot as usize)?;
+        held.client.as_ref().is_some_and(|holder| Arc::ptr_eq(holder, client)).then_some((slot, held))
+    }
+
+    fn tree(&mut self, interest: Interest) -> &mut MaskTree {
+        match interest {
+            Interest::Subscription => &mut self.wanted,
+            Interest::Exclusion => &mut self.unwanted,
+        }
+    }
+
+    /// Adds a mask; false if the client holds `limit` of both kinds already.
+    pub(crate) fn add(
+        &mut self,
+        interest: Interest,
+        client: &Arc<ClientEntry>,
+        mask: &str,
+        limit: usize,
+    ) -> bool {
+        let Some((slot, count)) = self.held(client).map(|(slot, held)| (slot, held.places.len())) else {
+            return true;
+        };
+        if count >= limit {
+            let known = self.tree(interest).find(mask);
+            return known.is_some_and(|place| {
+                self.held(client).is_some_and(|(_, held)| held.places.contains(&(interest, place)))
+            });
+        }
+        let (place, new) = self.tree(interest).insert(mask, slot);
+        if new && let Some((_, held)) = self.held(client) {
+            held.places.insert((interest, place));
+        }
+        true
+    }
+
+    /// Takes a mask out; a mask the client does not hold is ignored.
+    pub(crate) fn remove(&mut self, interest: Interest, client: &Arc<ClientEntry>, mask: &str) {
+        let Some(place) = self.tree(interest).find(mask) else { return };
+        let Some((slot, held)) = self.held(client) else { return };
+        if held.places.remove(&(interest, place)) {
+            self.tree(interest).remove(place, slot);
+        }
+    }
+
+    /// Takes out at most `most` of a leaving client's masks; true once it holds none and its slot is free.
+    pub(crate) fn remove_client(&mut self, client: &Arc<ClientEntry>, most: usize) -> bool {
+        let Some((slot, held)) = self.held(client) else { return true };
+        let leaving: Vec<_> = held.places.iter().take(most).copied().collect();
+        for place in &leaving {
+            held.places.remove(place);
+        }
+        let done = held.places.is_empty();
+        for (interest, place) in leaving {
+            self.tree(interest).remove(place, slot);
+        }
+        if done {
+            if let Some(held) = self.held.get_mut(slot as usize) {
+                *held = Held::default();
+            }
+            self.free.push(slot);
+        }
+        done
+    }
+
+    /// The clients a publication to `topic` goes to, each once, and the work it took to find them.
+    pub(crate) fn receivers(&self, topic: &str) -> (Vec<Arc<ClientEntry>>, usize) {
+        let mut slots = Vec::new();
+        let mut work = self.wanted.matches(topic, |slot| slots.push(slot));
+        slots.sort_unstable();
+        slots.dedup();
+        if !slots.is_empty() {
+            let mut excluded = Vec::new();
+            work += self.unwanted.matches(topic, |slot| excluded.push(slot));
+            excluded.sort_unstable();
+            slots.retain(|slot| excluded.binary_search(slot).is_err());
+        }
+        let client = |slot: &u32| self.held.get(*slot as usize).and_then(|held| held.client.as_ref());
+        (slots.iter().filter_map(client).map(Arc::clone).collect(), work)
+    }
+}
