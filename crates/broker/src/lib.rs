@@ -1,1 +1,33 @@
-//! Broker.
+//! The broker: an async shell around `elbus-routing`.
+//!
+//! Follow a message: [`Listener`] accepts a socket, `login.rs` greets it and registers its name, `session.rs`
+//! lives for the connection, `frame_reader.rs` turns bytes into operations, routing queues the copies,
+//! `connection.rs` writes them. In-process clients ([`LocalClient`]) enter at routing. Everything that is due by
+//! time (logins, pings, silence, stalls) is looked after by one task, `housekeeper.rs`.
+
+mod announce;
+mod bind_address;
+mod broker;
+mod broker_error;
+mod connection;
+mod connections;
+#[cfg(feature = "rpc")]
+mod core_rpc;
+mod frame_reader;
+mod housekeeper;
+mod listener;
+mod local_client;
+mod login;
+mod options;
+mod session;
+mod socket;
+mod unix_path;
+
+pub use bind_address::{BindAddress, BindAddressError};
+pub use broker::{Broker, BrokerBuilder, BrokerInfo, BrokerStats};
+pub use broker_error::BrokerError;
+#[cfg(feature = "rpc")]
+pub use core_rpc::CoreRpc;
+pub use local_client::{LocalClient, LocalLink};
+pub use options::{BrokerOptions, Listener};
+pub use socket::Socket;

@@ -47,6 +47,11 @@ impl<H: Header> Decoder<H> {
         Self { limit, kept: Vec::new(), large: None }
     }
 
+    /// Bytes that [`Decoder::unpack`] will put in front.
+    pub fn kept_bytes(&self) -> usize {
+        self.kept.len()
+    }
+
     /// Moves what was kept to the front of `scratch` and returns how many bytes that is.
     ///
     /// `scratch` must be at least as long as the chunk that [`Decoder::keep`] was given last; where it is not,
@@ -88,7 +93,8 @@ impl<H: Header> Decoder<H> {
     pub fn keep(&mut self, rest: &[u8]) -> Result<(), DecodeError> {
         if let Some(header) = H::read(rest) {
             let total = H::BYTES.saturating_add(length(&header));
-            if total > LARGE_FRAME_BYTES && total > rest.len() {
+            // One over the limit stays with the rest, for `next_frame` to refuse.
+            if header.body_length() <= self.limit && total > LARGE_FRAME_BYTES && total > rest.len() {
                 let mut large = LargeFrame { header, body: Vec::new() };
                 let arrived = rest.get(H::BYTES..).unwrap_or_default();
                 reserve(&mut large.body, arrived.len())?;

@@ -1,7 +1,6 @@
 //! Client to broker frames: the nine-byte header and the body of each operation.
 
 use crate::decoder::Header;
-use crate::mask::Syntax;
 use crate::{DecodeError, Op, QoS};
 use memchr::memchr;
 
@@ -247,8 +246,13 @@ impl<'a> OpFrame<'a> {
 }
 
 /// Appends header and text fields of a frame, without its payload, to `out`, so that a large payload can
-/// follow by itself. False, with `out` as it was, if the body exceeds `limit` bytes.
+/// follow by itself. False, with `out` as it was, if the body exceeds `limit` bytes. [`OpBody::Nop`] is always
+/// the plain ping.
 pub fn encode_op_head(frame: &OpFrame<'_>, out: &mut Vec<u8>, limit: u32) -> bool {
+    if frame.body == OpBody::Nop {
+        out.extend_from_slice(&NOP);
+        return true;
+    }
     let Some(length) = u32::try_from(frame.body.wire_length()).ok().filter(|length| *length <= limit) else {
         return false;
     };
@@ -264,27 +268,6 @@ pub fn encode_op_head(frame: &OpFrame<'_>, out: &mut Vec<u8>, limit: u32) -> boo
         out.push(0);
     }
     true
-}
-
-impl OpBody<'_> {
-    /// True if topic, mask and target stay within [`crate::limits`]; names of targets are bounded as masks are.
-    #[inline]
-    pub fn within_limits(&self) -> bool {
-        match *self {
-            Self::Nop => true,
-            Self::Publish { topic, .. } => Syntax::Topic.within_limits(topic),
-            Self::PublishFor { topic, receiver, .. } => {
-                Syntax::Topic.within_limits(topic) && Syntax::Peer.within_limits(receiver)
-            }
-            Self::Message { target: mask, .. } | Self::Broadcast { mask, .. } => {
-                Syntax::Peer.within_limits(mask)
-            }
-            Self::Subscribe(masks)
-            | Self::Unsubscribe(masks)
-            | Self::Exclude(masks)
-            | Self::Unexclude(masks) => masks.iter().all(|mask| Syntax::Topic.within_limits(mask)),
-        }
-    }
 }
 
 /// Splits at the first NUL.

@@ -1,0 +1,436 @@
+//! The broker itself: create, listen, in-process clients, statistics, forced disconnect, close.
+
+use crate::announce::{Announcement, announce};
+use crate::connections::Connections;
+use crate::housekeeper::{self, Clock};
+use crate::listener::{self, ActiveListener, Entrance};
+use crate::{BrokerError, BrokerOptions, Listener, LocalClient, Socket, local_client};
+use elbus_protocol::{ErrorCode, client_name};
+use elbus_routing::{
+    BROKER_NAME, Budget, ClientEntry, ClientInfo, ClientKind, Origin, QueueLimits, RouteLimits, Router,
+    Totals,
+};
+use elbus_rpc::EndpointOptions;
+#[cfg(feature = "rpc")]
+use elbus_rpc::Handlers;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::runtime::{Handle, Runtime};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout};
+
+/// How long [`Broker::close`] waits for clients to take what is queued for them, unless told otherwise.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// What all parts of a broker share.
+pub(crate) struct Inner {
+    pub(crate) options: BrokerOptions,
+    pub(crate) router: Router,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) connections: Connections,
+    pub(crate) clock: Clock,
+    pub(crate) runtime: Handle,
+    started: Instant,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    listeners: Vec<ActiveListener>,
+    /// Set once the broker is closing: until when clients may still read.
+    drain_until: Option<Instant>,
+    /// The client named `.broker`.
+    core: Option<LocalClient>,
+    housekeeper: Option<AbortHandle>,
+}
+
+impl Inner {
+    /// Held for a look-up or an exchange, never over a wait.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(feature = "rpc")]
+    pub(crate) fn core(&self) -> Option<LocalClient> {
+        self.state().core.clone()
+    }
+
+    pub(crate) fn drain_left(&self) -> Duration {
+        let until = self.state().drain_until;
+        until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
+    }
+
+    fn is_closing(&self) -> bool {
+        self.state().drain_until.is_some()
+    }
+
+    pub(crate) fn shortest_timeout(&self) -> Duration {
+        self.state().listeners.iter().map(|listener| listener.timeout).min().unwrap_or(Duration::from_secs(5))
+    }
+
+    /// Enters a client, puts out whoever it replaces, and announces it.
+    pub(crate) fn register(&self, client: &Arc<ClientEntry>, force: bool) -> Result<(), ErrorCode> {
+        if self.is_closing() {
+            return Err(ErrorCode::NotSupported);
+        }
+        for replaced in self.router.register(client, force)? {
+            replaced.outbox().close();
+        }
+        announce(self, Announcement::Registered(client));
+        Ok(())
+    }
+
+    /// Takes a client and, if it is a primary, its secondaries out. Does nothing if it is out already.
+    pub(crate) fn unregister(&self, client: &Arc<ClientEntry>) {
+        let Some(departed) = self.router.unregister(client) else { return };
+        for secondary in departed.secondaries {
+            self.router.unregister(&secondary);
+            secondary.outbox().close();
+        }
+        if !self.is_closing() {
+            announce(self, Announcement::Unregistered(client));
+        }
+    }
+}
+
+/// Name and version of this broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BrokerInfo {
+    /// Who made it.
+    pub author: &'static str,
+    /// Its version.
+    pub version: &'static str,
+}
+
+pub(crate) const fn info() -> BrokerInfo {
+    BrokerInfo { author: "elbus-node", version: env!("CARGO_PKG_VERSION") }
+}
+
+/// What a broker has done so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BrokerStats {
+    /// Time since it was built.
+    pub uptime: Duration,
+    /// Traffic, refusals and denials over all clients.
+    pub totals: Totals,
+    /// Bytes of memory charged to queues and half-read frames now.
+    pub queued_bytes: usize,
+}
+
+pub(crate) fn stats(broker: &Inner) -> BrokerStats {
+    BrokerStats {
+        uptime: broker.started.elapsed(),
+        totals: broker.router.totals(),
+        queued_bytes: broker.budget.used(),
+    }
+}
+
+/// Closes the broker when its last handle is dropped.
+struct Owner {
+    inner: Arc<Inner>,
+    runtime: Mutex<Option<Runtime>>,
+}
+
+impl Owner {
+    fn stop_runtime(&self) {
+        // Not by dropping it, which would block and is not allowed on a runtime's own thread.
+        if let Some(runtime) = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        begin_close(&self.inner, Duration::ZERO);
+        self.inner.connections.shut_down();
+        end_close(&self.inner);
+        self.stop_runtime();
+    }
+}
+
+/// An embedded message broker. Clones are cheap and are the same broker; it closes at once when the last one
+/// is dropped, and in good order with [`Broker::close`].
+///
+/// ```
+/// use elbus_broker::{Broker, Listener};
+/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+/// # runtime.block_on(async {
+/// let broker = Broker::builder().build()?;
+/// let address = broker.listen(Listener::tcp("127.0.0.1:0")).await?;
+/// let app = broker.client("app")?;
+/// assert!(address.starts_with("tcp://127.0.0.1:") && app.is_open());
+/// broker.close().await;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Broker {
+    owner: Arc<Owner>,
+}
+
+/// Settings of a broker to be.
+#[derive(Debug, Default)]
+pub struct BrokerBuilder {
+    options: BrokerOptions,
+    runtime: Option<Handle>,
+}
+
+impl BrokerBuilder {
+    /// Replaces all settings.
+    #[must_use]
+    pub fn options(mut self, options: BrokerOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Threads of the broker's own runtime, at least 1. Default: the smaller of 2 and the number of cores.
+    #[must_use]
+    pub const fn workers(mut self, workers: usize) -> Self {
+        self.options.workers = workers;
+        self
+    }
+
+    /// Bound of each client's queue. Default 65,536 frames and 16 MiB.
+    #[must_use]
+    pub const fn queue(mut self, queue: QueueLimits) -> Self {
+        self.options.queue = queue;
+        self
+    }
+
+    /// Bounds of the routing tables.
+    #[must_use]
+    pub const fn routes(mut self, routes: RouteLimits) -> Self {
+        self.options.routes = routes;
+        self
+    }
+
+    /// A new primary takes a name from its holder instead of being refused. Default off.
+    #[must_use]
+    pub const fn force_register(mut self, force: bool) -> Self {
+        self.options.force_register = force;
+        self
+    }
+
+    /// Runs the broker on an existing tokio runtime with I/O and time enabled, instead of one of its own.
+    #[must_use]
+    pub fn runtime(mut self, runtime: Handle) -> Self {
+        self.runtime = Some(runtime);
+        self
+    }
+
+    /// Starts the broker. It listens nowhere yet.
+    ///
+    /// # Errors
+    /// [`BrokerError::Runtime`] if its threads cannot be started.
+    pub fn build(self) -> Result<Broker, BrokerError> {
+        let Self { options, runtime } = self;
+        let (handle, owned) = if let Some(handle) = runtime {
+            (handle, None)
+        } else {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(options.workers.max(1))
+                .thread_name("elbus-broker")
+                .enable_all()
+                .build()
+                .map_err(BrokerError::Runtime)?;
+            (runtime.handle().clone(), Some(runtime))
+        };
+        let _on_runtime = handle.enter();
+        let inner = Arc::new(Inner {
+            router: Router::new(options.routes),
+            budget: Arc::new(Budget::new(options.total_bytes)),
+            connections: Connections::new(&options, rustix::process::geteuid().as_raw()),
+            clock: Clock::new(),
+            runtime: handle.clone(),
+            started: Instant::now(),
+            state: Mutex::default(),
+            options,
+        });
+        let housekeeper = handle.spawn(housekeeper::run(Arc::downgrade(&inner)));
+        inner.state().housekeeper = Some(housekeeper.abort_handle());
+        Ok(Broker { owner: Arc::new(Owner { inner, runtime: Mutex::new(owned) }) })
+    }
+}
+
+impl Broker {
+    /// A broker with default settings, to be changed before it starts.
+    pub fn builder() -> BrokerBuilder {
+        BrokerBuilder::default()
+    }
+
+    fn inner(&self) -> &Arc<Inner> {
+        &self.owner.inner
+    }
+
+    /// Listens at one more address. Returns it as bound: `unix:PATH` or `tcp://IP:PORT`.
+    ///
+    /// # Errors
+    /// [`BrokerError::Bind`] and the errors about paths; [`BrokerError::Closed`].
+    pub async fn listen(&self, listener: Listener) -> Result<String, BrokerError> {
+        let inner = Arc::clone(self.inner());
+        let listening = self.inner().runtime.spawn(async move {
+            let (listener, address) = listener::listen(&inner, listener).await?;
+            let mut state = inner.state();
+            if state.drain_until.is_some() {
+                return Err(BrokerError::Closed);
+            }
+            state.listeners.push(listener);
+            Ok(address)
+        });
+        listening.await.unwrap_or(Err(BrokerError::Closed))
+    }
+
+    /// Serves one stream that something else accepted, by the rules of `listener`; its address is only a name.
+    pub fn attach(&self, socket: Arc<dyn Socket>, origin: Origin, listener: &Listener) {
+        let _on_runtime = self.inner().runtime.enter();
+        listener::admit(self.inner(), &Arc::new(Entrance::new(listener)), socket, origin);
+    }
+
+    /// Registers a client inside this process. Any free name but `.broker` will do, a leading dot included.
+    ///
+    /// # Errors
+    /// [`BrokerError::Name`], [`BrokerError::Register`], [`BrokerError::Closed`].
+    pub fn client(&self, name: &str) -> Result<LocalClient, BrokerError> {
+        self.client_with(name, EndpointOptions::default())
+    }
+
+    /// As [`Broker::client`], with options.
+    ///
+    /// # Errors
+    /// As [`Broker::client`].
+    pub fn client_with(&self, name: &str, options: EndpointOptions) -> Result<LocalClient, BrokerError> {
+        client_name::check_local(name)?;
+        if client_name::primary_part(name) == BROKER_NAME {
+            return Err(BrokerError::Register { name: name.to_owned(), code: ErrorCode::Busy });
+        }
+        if self.inner().is_closing() {
+            return Err(BrokerError::Closed);
+        }
+        local_client::register(self.inner(), name, options)
+    }
+
+    /// Installs the client `.broker` with the default methods: `test`, `info`, `stats`, `client.list`,
+    /// `benchmark.test`. From then on clients that register and leave are announced.
+    ///
+    /// # Errors
+    /// [`BrokerError::Register`] if it is installed already.
+    #[cfg(feature = "rpc")]
+    pub fn init_default_core_rpc(&self) -> Result<(), BrokerError> {
+        self.init_core_rpc(self.core_rpc())
+    }
+
+    /// Installs the client `.broker` with methods of the application's own. Handlers may pass what they do not
+    /// know on to [`Broker::core_rpc`].
+    ///
+    /// # Errors
+    /// [`BrokerError::Register`] if it is installed already.
+    #[cfg(feature = "rpc")]
+    pub fn init_core_rpc(&self, handlers: impl Handlers) -> Result<(), BrokerError> {
+        let core = local_client::register(self.inner(), BROKER_NAME, EndpointOptions::default())?;
+        core.serve(handlers);
+        self.inner().state().core = Some(core);
+        Ok(())
+    }
+
+    /// The default methods of `.broker`.
+    #[cfg(feature = "rpc")]
+    pub fn core_rpc(&self) -> crate::CoreRpc {
+        crate::CoreRpc::new(self.inner())
+    }
+
+    /// The client named `.broker`, if it is installed: for publications in the broker's name.
+    #[cfg(feature = "rpc")]
+    pub fn core_client(&self) -> Option<LocalClient> {
+        self.inner().core()
+    }
+
+    /// Ends a socket client's connection, and with a primary those of its secondaries. No frame of theirs goes
+    /// in or out any more; nothing keeps them from connecting again.
+    ///
+    /// # Errors
+    /// [`BrokerError::NotRegistered`]; [`BrokerError::NotSupported`] for a client in this process.
+    pub fn force_disconnect(&self, name: &str) -> Result<(), BrokerError> {
+        let client =
+            self.inner().router.client(name).ok_or_else(|| BrokerError::NotRegistered(name.to_owned()))?;
+        if client.origin().kind == ClientKind::Internal {
+            return Err(BrokerError::NotSupported(name.to_owned()));
+        }
+        client.outbox().close();
+        self.inner().unregister(&client);
+        Ok(())
+    }
+
+    /// Registered primaries whose name `wanted` accepts, sorted by name.
+    pub fn clients(&self, wanted: impl Fn(&str) -> bool) -> Vec<ClientInfo> {
+        self.inner().router.client_list(wanted)
+    }
+
+    /// What the broker has done so far.
+    pub fn stats(&self) -> BrokerStats {
+        stats(self.inner())
+    }
+
+    /// Name and version.
+    pub const fn info(&self) -> BrokerInfo {
+        info()
+    }
+
+    /// Closes in good order: accepts nobody, removes its socket files, announces the shutdown, lets clients
+    /// read what was queued for them (at most 5 s), ends every connection, task and thread.
+    pub async fn close(&self) {
+        self.close_within(DRAIN).await;
+    }
+
+    /// As [`Broker::close`], with another bound on how long clients may read.
+    pub async fn close_within(&self, drain: Duration) {
+        let inner = Arc::clone(self.inner());
+        let closing = self.inner().runtime.spawn(async move {
+            if begin_close(&inner, drain) {
+                announce(&inner, Announcement::Shutdown);
+                inner.connections.shut_down();
+            }
+            // Sessions keep to the drain deadline by themselves; the second is for their last steps.
+            let _ = timeout(drain + Duration::from_secs(1), inner.connections.wait_until_empty()).await;
+            end_close(&inner);
+        });
+        let _ = closing.await;
+        self.owner.stop_runtime();
+    }
+}
+
+/// Stops listening. False if somebody else has begun to close.
+fn begin_close(inner: &Inner, drain: Duration) -> bool {
+    let mut state = inner.state();
+    if state.drain_until.is_some() {
+        return false;
+    }
+    state.drain_until = Some(Instant::now() + drain);
+    let listeners = std::mem::take(&mut state.listeners);
+    drop(state);
+    drop(listeners);
+    true
+}
+
+/// Ends what is left: clients in the process, `.broker`, the housekeeper.
+fn end_close(inner: &Inner) {
+    let mut state = inner.state();
+    let core = state.core.take();
+    let housekeeper = state.housekeeper.take();
+    drop(state);
+    drop(core);
+    for client in inner.router.clients() {
+        client.outbox().close();
+    }
+    if let Some(housekeeper) = housekeeper {
+        housekeeper.abort();
+    }
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broker").field("options", &self.inner().options).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,146 @@
+//! The accepted sockets of a broker and the bounds on them.
+
+use crate::connection::{Connection, EndReason};
+use crate::{BrokerOptions, Socket};
+use elbus_routing::PeerIdentity;
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// Whose connections are counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Owner {
+    User(u32),
+    Address(IpAddr),
+}
+
+#[derive(Default)]
+struct Table {
+    next_id: u64,
+    open: BTreeMap<u64, (Arc<Connection>, Option<Owner>)>,
+    /// Those that have not logged in, oldest first.
+    logins: BTreeMap<u64, Arc<Connection>>,
+    owners: HashMap<Owner, usize>,
+    closing: bool,
+}
+
+/// All accepted sockets.
+///
+/// The lock is taken when a connection opens, logs in and ends, and by the housekeeper; it guards the table
+/// only, for one look-up or one copy of it.
+pub(crate) struct Connections {
+    table: Mutex<Table>,
+    emptied: Notify,
+    most: usize,
+    most_per_owner: usize,
+    most_logins: usize,
+    own_uid: u32,
+}
+
+impl Connections {
+    pub(crate) fn new(options: &BrokerOptions, own_uid: u32) -> Self {
+        Self {
+            table: Mutex::default(),
+            emptied: Notify::new(),
+            most: options.connections,
+            most_per_owner: options.connections_per_peer,
+            most_logins: options.logins,
+            own_uid,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Enters a new socket, or says which bound it would break.
+    pub(crate) fn admit(
+        &self,
+        socket: Arc<dyn Socket>,
+        identity: PeerIdentity,
+        timeout: Duration,
+        now_ms: u64,
+    ) -> Result<Arc<Connection>, &'static str> {
+        let owner = match identity {
+            PeerIdentity::Local { uid, .. } if uid == self.own_uid => None,
+            PeerIdentity::Local { uid, .. } => Some(Owner::User(uid)),
+            PeerIdentity::Remote(address) => Some(Owner::Address(address.to_canonical())),
+        };
+        let mut table = self.lock();
+        if table.closing {
+            return Err("the broker is closing");
+        }
+        if table.open.len() >= self.most {
+            return Err("too many connections");
+        }
+        if owner
+            .is_some_and(|owner| table.owners.get(&owner).is_some_and(|count| *count >= self.most_per_owner))
+        {
+            return Err("too many connections of one peer");
+        }
+        if table.logins.len() >= self.most_logins {
+            let mute = table.logins.values().find(|login| login.is_mute() && login.reason().is_none());
+            let mute = mute.map(Arc::clone).ok_or("too many logins in progress")?;
+            table.logins.remove(&mute.id);
+            mute.end(EndReason::LoginDropped);
+        }
+        let id = table.next_id;
+        table.next_id += 1;
+        let connection = Arc::new(Connection::new(id, socket, timeout, now_ms));
+        table.open.insert(id, (Arc::clone(&connection), owner));
+        table.logins.insert(id, Arc::clone(&connection));
+        if let Some(owner) = owner {
+            *table.owners.entry(owner).or_default() += 1;
+        }
+        Ok(connection)
+    }
+
+    /// The login is over.
+    pub(crate) fn logged_in(&self, id: u64) {
+        self.lock().logins.remove(&id);
+    }
+
+    /// The connection has ended.
+    pub(crate) fn remove(&self, id: u64) {
+        let mut table = self.lock();
+        table.logins.remove(&id);
+        let Some((_, owner)) = table.open.remove(&id) else { return };
+        if let Some(owner) = owner
+            && let Some(count) = table.owners.get_mut(&owner)
+        {
+            *count -= 1;
+            if *count == 0 {
+                table.owners.remove(&owner);
+            }
+        }
+        if table.open.is_empty() {
+            self.emptied.notify_waiters();
+        }
+    }
+
+    /// A copy of the list.
+    pub(crate) fn all(&self) -> Vec<Arc<Connection>> {
+        self.lock().open.values().map(|(connection, _)| Arc::clone(connection)).collect()
+    }
+
+    /// Admits nobody any more and tells everybody to finish.
+    pub(crate) fn shut_down(&self) {
+        self.lock().closing = true;
+        for connection in self.all() {
+            connection.end(EndReason::Shutdown);
+        }
+    }
+
+    /// Completes once no connection is open.
+    pub(crate) async fn wait_until_empty(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.lock().open.is_empty() {
+                return;
+            }
+            emptied.await;
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The methods of `.broker`: `test`, `info`, `stats`, `client.list`, `benchmark.test`.
+
+use crate::broker::{Inner, info, stats};
+use bytes::Bytes;
+use elbus_protocol::RpcCode;
+use elbus_routing::ClientInfo;
+use elbus_rpc::{Handlers, Request, RpcError};
+use regex::{Regex, RegexBuilder};
+use serde::{Deserialize, Serialize};
+use std::sync::{Arc, Weak};
+
+/// Longest `filter` of `client.list`, in bytes.
+const FILTER_BYTES: usize = 256;
+/// Most memory a compiled filter may take, in bytes. A quarter of it would refuse `\w{3}`.
+const FILTER_COMPILED_BYTES: usize = 256 << 10;
+
+/// The default methods of the broker's own client.
+///
+/// Custom handlers may answer their own methods and pass the others on to this.
+#[derive(Clone)]
+pub struct CoreRpc {
+    broker: Weak<Inner>,
+}
+
+#[derive(Serialize)]
+struct Test {
+    ok: bool,
+}
+
+#[derive(Serialize)]
+struct Info<'a> {
+    author: &'a str,
+    version: &'a str,
+}
+
+#[derive(Serialize)]
+struct Stats {
+    uptime: u64,
+    r_frames: u64,
+    r_bytes: u64,
+    w_frames: u64,
+    w_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct ClientList {
+    clients: Vec<Client>,
+}
+
+#[derive(Serialize)]
+struct Client {
+    name: String,
+    kind: &'static str,
+    source: Option<String>,
+    port: Option<String>,
+    r_frames: u64,
+    r_bytes: u64,
+    w_frames: u64,
+    w_bytes: u64,
+    queue: usize,
+    instances: usize,
+}
+
+#[derive(Deserialize)]
+struct ClientListParams {
+    filter: Option<String>,
+}
+
+impl From<ClientInfo> for Client {
+    fn from(info: ClientInfo) -> Self {
+        Self {
+            name: info.name,
+            kind: info.kind.as_str(),
+            source: info.source,
+            port: info.port,
+            r_frames: info.received.frames,
+            r_bytes: info.received.bytes,
+            w_frames: info.sent.frames,
+            w_bytes: info.sent.bytes,
+            queue: info.queue,
+            instances: info.instances,
+        }
+    }
+}
+
+impl CoreRpc {
+    pub(crate) fn new(broker: &Arc<Inner>) -> Self {
+        Self { broker: Arc::downgrade(broker) }
+    }
+}
+
+impl Handlers for CoreRpc {
+    async fn call(&self, request: Request) -> Result<Bytes, RpcError> {
+        let broker = self.broker.upgrade().ok_or(RpcCode::INTERNAL)?;
+        let no_params = || if request.params().is_empty() { Ok(()) } else { Err(RpcCode::INVALID_PARAMS) };
+        match request.method() {
+            "test" => {
+                no_params()?;
+                encode(&Test { ok: true })
+            }
+            "info" => {
+                no_params()?;
+                let info = info();
+                encode(&Info { author: info.author, version: info.version })
+            }
+            "stats" => {
+                no_params()?;
+                let stats = stats(&broker);
+                encode(&Stats {
+                    uptime: stats.uptime.as_secs(),
+                    r_frames: stats.totals.received.frames,
+                    r_bytes: stats.totals.received.bytes,
+                    w_frames: stats.totals.sent.frames,
+                    w_bytes: stats.totals.sent.bytes,
+                })
+            }
+            "client.list" => client_list(&broker, &request),
+            "benchmark.test" => Ok(request.params_bytes()),
+            _ => Err(RpcCode::METHOD_NOT_FOUND.into()),
+        }
+    }
+}
+
+/// Clients the caller may know of: those it may send messages to, by primary name.
+fn client_list(broker: &Inner, request: &Request) -> Result<Bytes, RpcError> {
+    let filter = parse_filter(request.params())?;
+    let caller = broker.router.client(request.sender());
+    let rights = caller.as_ref().and_then(|caller| caller.rights());
+    let clients = broker.router.client_list(|name| {
+        filter.as_ref().is_none_or(|filter| filter.is_match(name))
+            && rights.is_none_or(|rights| rights.may_message(name))
+    });
+    encode(&ClientList { clients: clients.into_iter().map(Client::from).collect() })
+}
+
+fn parse_filter(params: &[u8]) -> Result<Option<Regex>, RpcError> {
+    let refused = |text: String| RpcError::with_data(RpcCode::PARSE, text);
+    if params.is_empty() {
+        return Ok(None);
+    }
+    let mut rest = params;
+    let params: ClientListParams =
+        rmp_serde::from_read(&mut rest).map_err(|error| refused(error.to_string()))?;
+    if !rest.is_empty() {
+        return Err(refused(format!("{} bytes behind the params", rest.len())));
+    }
+    let Some(filter) = params.filter else { return Ok(None) };
+    if filter.len() > FILTER_BYTES {
+        return Err(refused(format!("filter has {} bytes, the limit is {FILTER_BYTES}", filter.len())));
+    }
+    let filter = RegexBuilder::new(&filter).size_limit(FILTER_COMPILED_BYTES).build();
+    filter.map(Some).map_err(|error| refused(error.to_string()))
+}
+
+fn encode(value: &impl Serialize) -> Result<Bytes, RpcError> {
+    rmp_serde::to_vec_named(value).map(Bytes::from).map_err(|_| RpcCode::INTERNAL.into())
+}

@@ -1,0 +1,233 @@
+//! Socket to router: reads chunks, takes the frames off them in place, has them routed.
+//!
+//! The read buffer belongs to the thread, not to the connection: an idle client costs none. What is done with
+//! a frame is decided in `elbus-routing`; what is written, in `connection.rs`.
+
+use crate::Socket;
+use crate::broker::Inner;
+use crate::connection::{Connection, EndReason};
+use bytes::Bytes;
+use elbus_protocol::{AckFrame, DecodeError, Decoder, ErrorCode, Header, OpFrame, OpHeader, encode_ack};
+use elbus_routing::{ClientEntry, Sender};
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+
+/// One read, in bytes.
+const CHUNK_BYTES: usize = 64 << 10;
+
+thread_local! {
+    static CHUNK: RefCell<Box<[u8]>> = RefCell::new(vec![0; CHUNK_BYTES].into_boxed_slice());
+}
+
+/// What to do before the next turn.
+enum Turn {
+    /// Go on at once.
+    Again,
+    /// Wait until the socket has something.
+    Readable,
+    /// Let others have the thread, and wait for the receivers that are full.
+    Yield,
+    /// Wait until the client has read its acknowledgements.
+    Relief,
+}
+
+/// The reading side of one session.
+pub(crate) struct FrameReader<'a> {
+    broker: &'a Inner,
+    connection: &'a Connection,
+    socket: &'a dyn Socket,
+    sender: Sender,
+    decoder: Decoder<OpHeader>,
+    /// Whole frames are left over from the last turn.
+    unfinished: bool,
+    /// Of the broker's total, for unfinished input.
+    charged: usize,
+}
+
+impl<'a> FrameReader<'a> {
+    /// A reader for a client that has sent `first` bytes behind its name.
+    pub(crate) fn new(
+        broker: &'a Inner,
+        connection: &'a Connection,
+        socket: &'a dyn Socket,
+        client: Arc<ClientEntry>,
+        frame_bytes: u32,
+        first: &[u8],
+    ) -> Result<Self, EndReason> {
+        let mut decoder = Decoder::new(frame_bytes);
+        decoder.keep(first).map_err(EndReason::Malformed)?;
+        let unfinished = decoder.kept_bytes() > 0;
+        Ok(Self { broker, connection, socket, sender: Sender::new(client), decoder, unfinished, charged: 0 })
+    }
+
+    /// Reads until the connection is to end.
+    pub(crate) async fn run(&mut self) -> EndReason {
+        loop {
+            let turn = match self.turn() {
+                Ok(turn) => turn,
+                Err(reason) => return reason,
+            };
+            if let Err(reason) = self.charge() {
+                return reason;
+            }
+            self.connection.set_mid_frame(self.decoder.is_mid_frame() && !self.unfinished);
+            match turn {
+                Turn::Again => {}
+                Turn::Readable => {
+                    if let Err(error) = poll_fn(|cx| self.socket.poll_read_ready(cx)).await {
+                        return EndReason::Io(error.kind());
+                    }
+                }
+                Turn::Yield => self.give_way().await,
+                Turn::Relief => poll_fn(|cx| self.sender.client().outbox().poll_relief(cx)).await,
+            }
+        }
+    }
+
+    /// One read and what it brought.
+    fn turn(&mut self) -> Result<Turn, EndReason> {
+        if self.connection.reason().is_some() {
+            // Ended by another thread: not one more frame may go out under this name.
+            return Ok(Turn::Readable);
+        }
+        if let Some(turn) = self.large_turn()? {
+            return Ok(turn);
+        }
+        CHUNK.with_borrow_mut(|chunk| {
+            let kept = self.decoder.kept_bytes();
+            let mut filled = kept;
+            if !self.unfinished {
+                match read(self.socket.try_read(chunk.get_mut(kept..).unwrap_or_default()))? {
+                    Some(count) => filled += count,
+                    None => return Ok(Turn::Readable),
+                }
+                self.connection.heard(self.broker.clock.now_ms());
+            }
+            self.decoder.unpack(chunk);
+            self.unfinished = false;
+            let result = self.take_frames(chunk.get(..filled).unwrap_or_default());
+            self.sender.flush();
+            result
+        })
+    }
+
+    /// One read of a large frame that is on its way; `None` if there is none.
+    fn large_turn(&mut self) -> Result<Option<Turn>, EndReason> {
+        let Some((space, most)) = self.decoder.large_space().map_err(EndReason::Malformed)? else {
+            return Ok(None);
+        };
+        if most > 0 {
+            match read(self.socket.try_read_into(space, most))? {
+                Some(_) => self.connection.heard(self.broker.clock.now_ms()),
+                None => return Ok(Some(Turn::Readable)),
+            }
+        }
+        let Some((header, body)) = self.decoder.take_large() else {
+            return Ok(Some(Turn::Again));
+        };
+        let body = Bytes::from(body);
+        let result = self.take_frame(header, &body, Some(&body)).map_err(EndReason::Malformed);
+        self.sender.flush();
+        result.map(|turn| Some(turn.unwrap_or(Turn::Again)))
+    }
+
+    /// Routes the whole frames of a chunk and keeps the rest.
+    fn take_frames(&mut self, mut chunk: &[u8]) -> Result<Turn, EndReason> {
+        loop {
+            let next = match self.decoder.next_frame(&mut chunk) {
+                Ok(next) => next,
+                Err(error) => return Err(self.refuse(chunk, error)),
+            };
+            let Some((header, body)) = next else {
+                self.decoder.keep(chunk).map_err(EndReason::Malformed)?;
+                return Ok(if self.sender.should_yield() { Turn::Yield } else { Turn::Again });
+            };
+            if let Some(turn) = self.take_frame(header, body, None).map_err(EndReason::Malformed)? {
+                self.decoder.keep(chunk).map_err(EndReason::Malformed)?;
+                self.unfinished = self.decoder.kept_bytes() > 0;
+                return Ok(turn);
+            }
+        }
+    }
+
+    /// Routes one frame; says what to do first if the next one has to wait.
+    fn take_frame(
+        &mut self,
+        header: OpHeader,
+        body: &[u8],
+        shared: Option<&Bytes>,
+    ) -> Result<Option<Turn>, DecodeError> {
+        let frame = OpFrame::parse(header, body)?;
+        if header.is_ping() {
+            self.connection.pinged();
+        }
+        if !self.broker.router.handle(&mut self.sender, &frame, body.len(), shared) {
+            return Ok(Some(Turn::Relief));
+        }
+        Ok(self.sender.should_yield().then_some(Turn::Yield))
+    }
+
+    /// Answers a frame that is too large, if it asked for an answer; the connection ends all the same, because
+    /// its body cannot be skipped.
+    fn refuse(&self, chunk: &[u8], error: DecodeError) -> EndReason {
+        if let (DecodeError::TooLarge { .. }, Some(header)) = (error, OpHeader::read(chunk))
+            && header.qos().acknowledged()
+        {
+            let outbox = self.sender.client().outbox();
+            outbox.push_ack(&encode_ack(AckFrame { id: header.id, result: Err(ErrorCode::Data) }));
+            outbox.notify();
+        }
+        EndReason::Malformed(error)
+    }
+
+    /// Lets others have the thread; then waits for full receivers, all together no longer than the pause.
+    async fn give_way(&mut self) {
+        let stalled = self.sender.take_stalled();
+        if stalled.is_empty() {
+            return tokio::task::yield_now().await;
+        }
+        let relief = async {
+            for client in stalled.iter().filter(|client| client.outbox().may_pause()) {
+                poll_fn(|cx| client.outbox().poll_relief(cx)).await;
+            }
+        };
+        if tokio::time::timeout(self.broker.options.pause, relief).await.is_err() {
+            for client in stalled.iter().filter(|client| client.outbox().may_pause()) {
+                client.outbox().spend_pause();
+            }
+        }
+    }
+
+    /// Charges what is kept to the broker's total, or ends the connection that would exceed it.
+    fn charge(&mut self) -> Result<(), EndReason> {
+        let held = self.decoder.held_bytes();
+        if held > self.charged {
+            if !self.broker.budget.try_charge(held - self.charged) {
+                return Err(EndReason::Malformed(DecodeError::NoMemory(held)));
+            }
+        } else {
+            self.broker.budget.refund(self.charged - held);
+        }
+        self.charged = held;
+        Ok(())
+    }
+}
+
+impl Drop for FrameReader<'_> {
+    fn drop(&mut self) {
+        self.broker.budget.refund(self.charged);
+    }
+}
+
+/// `None` if nothing is there.
+fn read(result: io::Result<usize>) -> Result<Option<usize>, EndReason> {
+    match result {
+        Ok(0) => Err(EndReason::Left),
+        Ok(count) => Ok(Some(count)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
+        Err(error) => Err(EndReason::Io(error.kind())),
+    }
+}

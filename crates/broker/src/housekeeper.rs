@@ -1,0 +1,80 @@
+//! Everything that is due by time, for all connections: login deadlines, pings, silence, stalls.
+//!
+//! One task walks the list a few times a second. A timer per connection or per frame would cost memory and
+//! wake-ups; this costs one short walk.
+
+use crate::broker::Inner;
+use crate::connection::EndReason;
+use elbus_protocol::PING;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+/// Shortest time between two walks. Deadlines are kept to about a sixteenth of the shortest timeout.
+const SHORTEST_PERIOD: Duration = Duration::from_millis(10);
+/// Longest time between two walks.
+const LONGEST_PERIOD: Duration = Duration::from_millis(250);
+
+/// Milliseconds since the broker started, advanced by the housekeeper: reading it costs one load, so the hot
+/// path may. Tests that pause tokio's time pause it too.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    now_ms: AtomicU64,
+}
+
+impl Clock {
+    pub(crate) const fn new() -> Self {
+        // Zero means "never" where times are kept.
+        Self { now_ms: AtomicU64::new(1) }
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.now_ms.load(Ordering::Relaxed)
+    }
+
+    fn advance(&self, since_start: Duration) {
+        self.now_ms
+            .store(u64::try_from(since_start.as_millis()).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
+    }
+}
+
+/// Walks until the broker is gone.
+pub(crate) async fn run(broker: Weak<Inner>) {
+    let start = Instant::now();
+    loop {
+        let Some(period) = broker.upgrade().map(|broker| period(broker.shortest_timeout())) else { return };
+        let mut ticks = interval(period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks.tick().await;
+        // A new listener may bring a shorter timeout: look again after a few walks.
+        for _ in 0..4 {
+            ticks.tick().await;
+            let Some(broker) = broker.upgrade() else { return };
+            broker.clock.advance(start.elapsed());
+            walk(&broker);
+        }
+    }
+}
+
+fn period(shortest_timeout: Duration) -> Duration {
+    (shortest_timeout / 16).clamp(SHORTEST_PERIOD, LONGEST_PERIOD)
+}
+
+fn walk(broker: &Arc<Inner>) {
+    let now_ms = broker.clock.now_ms();
+    let stall_ms = u64::try_from(broker.options.stall_timeout.as_millis()).unwrap_or(u64::MAX);
+    for connection in broker.connections.all() {
+        if let Some(reason) = connection.overdue(now_ms) {
+            connection.end(reason);
+            continue;
+        }
+        let Some(client) = connection.client() else { continue };
+        if connection.is_stalled(client.outbox(), now_ms, stall_ms) {
+            connection.end(EndReason::Stalled);
+        } else if connection.ping_is_due(now_ms) {
+            client.outbox().trim();
+            client.outbox().push_ping(&PING);
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! A bound address: accept, admit, hand over to a session.
+
+use crate::broker::Inner;
+use crate::unix_path::{self, SocketFile};
+use crate::{BindAddress, BrokerError, Listener, Socket, session};
+use elbus_routing::{AaaMap, ClientKind, Origin, PeerIdentity};
+use socket2::{SockRef, TcpKeepalive};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+/// How long accepting rests after a failure, such as having no descriptor left: short enough that a login is
+/// possible within a second of one being free, long enough to cost nothing.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
+
+/// TCP peers that vanish: probes after 5 s of silence, every 2 s, three of them; 10 s for unacknowledged data.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(5), Duration::from_secs(2), 3);
+const USER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What holds for clients that come through one listener.
+pub(crate) struct Entrance {
+    pub(crate) port: Arc<str>,
+    pub(crate) aaa: Option<AaaMap>,
+    pub(crate) timeout: Duration,
+    pub(crate) frame_bytes: u32,
+}
+
+impl Entrance {
+    pub(crate) fn new(listener: &Listener) -> Self {
+        Self {
+            port: listener.address.to_string().into(),
+            aaa: listener.aaa.clone(),
+            timeout: listener.timeout,
+            frame_bytes: listener.frame_bytes,
+        }
+    }
+}
+
+/// A listener at work. Dropping it stops accepting and removes the socket file.
+pub(crate) struct ActiveListener {
+    task: JoinHandle<()>,
+    pub(crate) timeout: Duration,
+    _file: Option<SocketFile>,
+}
+
+impl Drop for ActiveListener {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+enum Bound {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+impl Bound {
+    async fn accept(&self) -> io::Result<(Arc<dyn Socket>, Origin)> {
+        match self {
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                let origin = unix_origin(&stream)?;
+                Ok((Arc::new(stream), origin))
+            }
+            Self::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                prepare_tcp(&stream)?;
+                Ok((Arc::new(stream), tcp_origin(address)))
+            }
+        }
+    }
+}
+
+fn unix_origin(stream: &UnixStream) -> io::Result<Origin> {
+    let peer = stream.peer_cred()?;
+    let identity = PeerIdentity::Local { uid: peer.uid(), gid: peer.gid() };
+    Ok(Origin { kind: ClientKind::LocalIpc, identity, address: None, port: None })
+}
+
+fn tcp_origin(address: SocketAddr) -> Origin {
+    let identity = PeerIdentity::Remote(address.ip().to_canonical());
+    Origin { kind: ClientKind::Tcp, identity, address: Some(address), port: None }
+}
+
+fn prepare_tcp(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let (idle, interval, probes) = KEEPALIVE;
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(probes),
+    )?;
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
+}
+
+/// Binds and starts accepting. Returns the address as bound, with the port that was free.
+pub(crate) async fn listen(
+    broker: &Arc<Inner>,
+    listener: Listener,
+) -> Result<(ActiveListener, String), BrokerError> {
+    let failed = |source: io::Error| BrokerError::Bind { address: listener.address.to_string(), source };
+    let (bound, file, address) = match &listener.address {
+        BindAddress::Unix(path) => {
+            let (std, file) = unix_path::bind(path, listener.mode)?;
+            (
+                Bound::Unix(UnixListener::from_std(std).map_err(failed)?),
+                Some(file),
+                format!("unix:{}", path.display()),
+            )
+        }
+        BindAddress::Tcp(host_port) => {
+            let tcp = TcpListener::bind(host_port).await.map_err(failed)?;
+            let address = tcp.local_addr().map_err(failed)?;
+            (Bound::Tcp(tcp), None, format!("tcp://{address}"))
+        }
+    };
+    let entrance = Arc::new(Entrance::new(&listener));
+    let task = tokio::spawn(accept(Arc::downgrade(broker), bound, entrance));
+    Ok((ActiveListener { task, timeout: listener.timeout, _file: file }, address))
+}
+
+async fn accept(broker: Weak<Inner>, bound: Bound, entrance: Arc<Entrance>) {
+    let mut failing = false;
+    loop {
+        let accepted = bound.accept().await;
+        let Some(broker) = broker.upgrade() else { return };
+        match accepted {
+            Ok((socket, origin)) => {
+                failing = false;
+                admit(&broker, &entrance, socket, origin);
+            }
+            // A peer that is gone already is nobody's failure.
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::NotConnected) => {
+            }
+            Err(error) => {
+                if !failing {
+                    tracing::error!("{}: cannot accept: {error}", entrance.port);
+                }
+                failing = true;
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Starts a session on a socket, or closes it if a bound is reached.
+pub(crate) fn admit(
+    broker: &Arc<Inner>,
+    entrance: &Arc<Entrance>,
+    socket: Arc<dyn Socket>,
+    mut origin: Origin,
+) {
+    origin.port = Some(Arc::clone(&entrance.port));
+    let now_ms = broker.clock.now_ms();
+    match broker.connections.admit(socket, origin.identity, entrance.timeout, now_ms) {
+        Ok(connection) => {
+            tokio::spawn(session::run(Arc::clone(broker), Arc::clone(entrance), connection, origin));
+        }
+        Err(bound) => tracing::debug!("{}: connection refused: {bound}", entrance.port),
+    }
+}

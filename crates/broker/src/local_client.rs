@@ -1,0 +1,139 @@
+//! A client inside the broker's process: no socket, no handshake. Its operations are routed on the calling
+//! thread; what it receives comes from its outbox as from any other.
+
+use crate::BrokerError;
+use crate::broker::Inner;
+use bytes::{Buf, Bytes};
+use elbus_protocol::{ErrorCode, EventHeader, Header, OpBody, QoS};
+use elbus_routing::{Batch, ClientEntry, ClientKind, Drain, Origin, Outbox, PeerIdentity, Sender};
+use elbus_rpc::{Ack, Endpoint, EndpointOptions, Link, SubmitError, WeakEndpoint};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Notify;
+
+/// A client inside the broker's process.
+///
+/// Verbs return at once and never wait for a receiver: an operation whose receiver's queue is full fails with
+/// [`SubmitError::Overflow`]. Access maps do not apply to it.
+pub type LocalClient = Endpoint<LocalLink>;
+
+/// What a [`LocalClient`] stands on.
+pub struct LocalLink {
+    broker: Arc<Inner>,
+    client: Arc<ClientEntry>,
+    /// One operation at a time; held while it is routed, never over a wait.
+    sender: Mutex<Sender>,
+}
+
+/// Tells the client's task that there is something to take.
+struct LocalDrain {
+    wake: Arc<Notify>,
+    closed: Arc<AtomicBool>,
+}
+
+impl Drain for LocalDrain {
+    fn ready(&self, _: &Outbox) {
+        self.wake.notify_one();
+    }
+
+    fn closed(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+}
+
+impl Link for LocalLink {
+    fn name(&self) -> &str {
+        self.client.name()
+    }
+
+    fn submit(&self, op: &OpBody<'_>, qos: QoS, payload: &Bytes) -> Result<Ack, SubmitError> {
+        if self.client.outbox().is_closed() {
+            return Err(SubmitError::Closed);
+        }
+        let mut sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = self.broker.router.handle_local(&mut sender, op, qos.realtime(), payload);
+        drop(sender);
+        match result {
+            Err(ErrorCode::NotDelivered) => Err(SubmitError::Overflow),
+            _ if qos.acknowledged() => Ok(Ack::done(result)),
+            _ => Ok(Ack::done(Ok(()))),
+        }
+    }
+
+    fn release(&self, frames: usize, bytes: usize) {
+        self.client.outbox().release(frames, bytes);
+    }
+
+    fn is_open(&self) -> bool {
+        !self.client.outbox().is_closed()
+    }
+
+    fn close(&self) {
+        self.broker.unregister(&self.client);
+        self.client.outbox().close();
+    }
+}
+
+/// Registers a client in the process and starts the task that hands it its frames.
+pub(crate) fn register(
+    broker: &Arc<Inner>,
+    name: &str,
+    options: EndpointOptions,
+) -> Result<LocalClient, BrokerError> {
+    let drain = LocalDrain { wake: Arc::default(), closed: Arc::default() };
+    let (wake, closed) = (Arc::clone(&drain.wake), Arc::clone(&drain.closed));
+    let identity = PeerIdentity::Local {
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+    };
+    let origin = Origin { kind: ClientKind::Internal, identity, address: None, port: None };
+    let outbox = Outbox::new(broker.options.queue, Arc::clone(&broker.budget), &[], Box::new(drain));
+    let client = Arc::new(ClientEntry::new(name, origin, None, outbox));
+    broker.register(&client, false).map_err(|code| BrokerError::Register { name: name.to_owned(), code })?;
+    let sender = Mutex::new(Sender::new(Arc::clone(&client)));
+    let link = LocalLink { broker: Arc::clone(broker), client: Arc::clone(&client), sender };
+    // The endpoint runs handlers on the runtime it was made on.
+    let _on_runtime = broker.runtime.enter();
+    let endpoint = Endpoint::new(Arc::new(link), options);
+    broker.runtime.spawn(drive(Arc::clone(broker), client, endpoint.downgrade(), wake, closed));
+    Ok(endpoint)
+}
+
+/// Hands frames over until the client is closed.
+async fn drive(
+    broker: Arc<Inner>,
+    client: Arc<ClientEntry>,
+    endpoint: WeakEndpoint<LocalLink>,
+    wake: Arc<Notify>,
+    closed: Arc<AtomicBool>,
+) {
+    while !closed.load(Ordering::Acquire) {
+        wake.notified().await;
+        let mut next = client.outbox().take();
+        while let Some(batch) = next {
+            let Some(endpoint) = endpoint.upgrade() else { break };
+            deliver(&endpoint, batch);
+            drop(endpoint);
+            next = client.outbox().complete(Vec::new(), 0, 0);
+            tokio::task::consume_budget().await;
+        }
+    }
+    broker.unregister(&client);
+    if let Some(endpoint) = endpoint.upgrade() {
+        endpoint.disconnected();
+    }
+}
+
+fn deliver(endpoint: &LocalClient, batch: Batch) {
+    let mut bytes = batch.into_bytes();
+    while let Some(header) = EventHeader::read(&bytes) {
+        let body_length = usize::try_from(header.body_length()).unwrap_or(usize::MAX);
+        if bytes.len().saturating_sub(EventHeader::BYTES) < body_length {
+            return;
+        }
+        bytes.advance(EventHeader::BYTES);
+        // The frames are our own, so they parse.
+        let _ = endpoint.deliver(header, bytes.split_to(body_length));
+    }
+}

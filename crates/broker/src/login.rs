@@ -1,0 +1,132 @@
+//! From an accepted socket to a registered client: greet, read the name, check rights, register.
+//!
+//! The bytes are those of the protocol's section on connection start; the session begins in `session.rs`.
+
+use crate::Socket;
+use crate::broker::Inner;
+use crate::connection::{Connection, ConnectionDrain, EndReason};
+use crate::listener::Entrance;
+use elbus_protocol::client_name::{self, NameError};
+use elbus_protocol::limits::NAME_BYTES;
+use elbus_protocol::{DecodeError, ErrorCode, RESULT_OK, handshake};
+use elbus_routing::{ClientEntry, Origin, Outbox};
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+/// Read at most this much before the login is complete, in bytes: greeting, name, and frames sent along.
+const LOGIN_BYTES: usize = 1_024;
+
+/// Logs a client in. Returns it with the bytes it sent behind its name.
+pub(crate) async fn login(
+    broker: &Arc<Inner>,
+    entrance: &Entrance,
+    connection: &Arc<Connection>,
+    socket: &dyn Socket,
+    origin: &Origin,
+) -> Result<(Arc<ClientEntry>, Vec<u8>), EndReason> {
+    write_all(socket, &handshake::GREETING).await?;
+    let mut bytes = Vec::new();
+    let greeted = read_until(broker, connection, socket, &mut bytes, handshake::take_greeting).await?;
+    if let Err(error) = greeted {
+        write_all(socket, &[ErrorCode::NotSupported.byte()]).await?;
+        return Err(EndReason::Malformed(error));
+    }
+    write_all(socket, &[RESULT_OK]).await?;
+    let name = read_until(broker, connection, socket, &mut bytes, |bytes| {
+        if handshake::name_length(bytes).is_some_and(|length| length > NAME_BYTES) {
+            let length = handshake::name_length(bytes).unwrap_or_default();
+            return Some(Err(NameError::TooLong(length)));
+        }
+        handshake::take_name(bytes).map(|name| client_name::check(name).map(str::to_owned))
+    })
+    .await?;
+    let name = match name {
+        Ok(name) => name,
+        Err(NameError::NotUtf8) => return Err(EndReason::Malformed(DecodeError::Name(NameError::NotUtf8))),
+        Err(error) => {
+            write_all(socket, &[ErrorCode::Data.byte()]).await?;
+            return Err(EndReason::Malformed(DecodeError::Name(error)));
+        }
+    };
+    match register(broker, entrance, connection, &name, origin) {
+        Ok(client) => Ok((client, bytes)),
+        Err(code) => {
+            write_all(socket, &[code.byte()]).await?;
+            Err(EndReason::Refused(code))
+        }
+    }
+}
+
+/// Checks the entrance's access map and enters the name. The final `01` of the login is the first byte of the
+/// client's queue, so nothing can overtake it.
+fn register(
+    broker: &Arc<Inner>,
+    entrance: &Entrance,
+    connection: &Arc<Connection>,
+    name: &str,
+    origin: &Origin,
+) -> Result<Arc<ClientEntry>, ErrorCode> {
+    let rights = match &entrance.aaa {
+        None => None,
+        Some(map) => {
+            let rights = map.get(client_name::primary_part(name)).ok_or(ErrorCode::Access)?;
+            if !rights.may_connect(origin) {
+                return Err(ErrorCode::Access);
+            }
+            Some(rights)
+        }
+    };
+    let drain = Box::new(ConnectionDrain(Arc::clone(connection)));
+    let outbox = Outbox::new(broker.options.queue, Arc::clone(&broker.budget), &[RESULT_OK], drain);
+    let client = Arc::new(ClientEntry::new(name, origin.clone(), rights, outbox));
+    broker.register(&client, broker.options.force_register)?;
+    Ok(client)
+}
+
+/// Reads until `take` finds what it wants at the front of `bytes`, and cuts that off.
+async fn read_until<T>(
+    broker: &Inner,
+    connection: &Connection,
+    socket: &dyn Socket,
+    bytes: &mut Vec<u8>,
+    mut take: impl FnMut(&mut &[u8]) -> Option<T>,
+) -> Result<T, EndReason> {
+    loop {
+        let mut rest = bytes.as_slice();
+        if let Some(taken) = take(&mut rest) {
+            let used = bytes.len() - rest.len();
+            bytes.drain(..used);
+            return Ok(taken);
+        }
+        bytes.reserve(64);
+        let most = (bytes.capacity() - bytes.len()).min(LOGIN_BYTES.saturating_sub(bytes.len()));
+        match socket.try_read_into(bytes, most) {
+            Ok(0) => return Err(EndReason::Left),
+            Ok(_) => connection.heard(broker.clock.now_ms()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                poll_fn(|cx| socket.poll_read_ready(cx))
+                    .await
+                    .map_err(|error| EndReason::Io(error.kind()))?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(EndReason::Io(error.kind())),
+        }
+    }
+}
+
+async fn write_all(socket: &dyn Socket, mut bytes: &[u8]) -> Result<(), EndReason> {
+    while !bytes.is_empty() {
+        match socket.try_write(&[IoSlice::new(bytes)]) {
+            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                poll_fn(|cx| socket.poll_write_ready(cx))
+                    .await
+                    .map_err(|error| EndReason::Io(error.kind()))?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(EndReason::Io(error.kind())),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,3 @@
+//! What the integration tests of the broker share.
+
+pub(crate) mod replay;

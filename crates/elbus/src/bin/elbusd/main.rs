@@ -1,0 +1,76 @@
+//! `elbusd`, the stand-alone server: reads the command line, starts a broker, waits for a stop signal, closes in
+//! good order. The command line is in `args.rs`.
+
+mod args;
+mod logging;
+mod signals;
+
+use args::Args;
+use elbus::Broker;
+use std::fmt::Display;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// The system allocator of musl does not scale; on glibc mimalloc is as fast and keeps less.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Exit code for a command line that cannot be used.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let args = match Args::parse() {
+        Ok(args) => args,
+        Err(args::Stop::Shown) => return ExitCode::SUCCESS,
+        Err(args::Stop::Wrong(error)) => return fail(USAGE, error),
+    };
+    logging::start(args.verbose);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(args.workers.into())
+        .thread_name("elbusd")
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(serve(args)),
+        Err(error) => fail(1, format_args!("cannot start threads: {error}")),
+    }
+}
+
+async fn serve(args: Args) -> ExitCode {
+    // Before anything can be connected to: a signal from now on means a drained end.
+    let stop = match signals::Stop::new() {
+        Ok(stop) => stop,
+        Err(error) => return fail(1, format_args!("cannot wait for signals: {error}")),
+    };
+    let builder = Broker::builder().options(args.broker_options()).runtime(tokio::runtime::Handle::current());
+    let broker = match builder.build() {
+        Ok(broker) => broker,
+        Err(error) => return fail(1, error),
+    };
+    #[cfg(feature = "rpc")]
+    if let Err(error) = broker.init_default_core_rpc() {
+        return fail(1, error);
+    }
+    for listener in args.listeners() {
+        match broker.listen(listener).await {
+            Ok(address) => {
+                logging::warn_if_open(&address);
+                tracing::info!("listening on {address}");
+            }
+            Err(error) => {
+                broker.close().await;
+                return fail(1, error);
+            }
+        }
+    }
+    let signal = stop.wait().await;
+    tracing::info!("{signal}: closing");
+    broker.close().await;
+    ExitCode::SUCCESS
+}
+
+/// One line on standard error.
+fn fail(code: u8, error: impl Display) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "elbusd: {error}");
+    ExitCode::from(code)
+}
