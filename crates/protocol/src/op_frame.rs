@@ -247,10 +247,10 @@ impl<'a> OpFrame<'a> {
 
 /// Appends header and text fields of a frame, without its payload, to `out`, so that a large payload can
 /// follow by itself. False, with `out` as it was, if the body exceeds `limit` bytes. [`OpBody::Nop`] is always
-/// the plain ping.
+/// a ping, whatever its grade.
 pub fn encode_op_head(frame: &OpFrame<'_>, out: &mut Vec<u8>, limit: u32) -> bool {
     if frame.body == OpBody::Nop {
-        out.extend_from_slice(&NOP);
+        out.extend_from_slice(&OpHeader { id: frame.id, flags: 0, length: 0 }.encode());
         return true;
     }
     let Some(length) = u32::try_from(frame.body.wire_length()).ok().filter(|length| *length <= limit) else {

@@ -235,7 +235,9 @@ impl MaskTree {
             self.free.push(at);
             at = parent;
         }
-        if self.free.len() + 1 == self.nodes.len() {
+        let only_root = self.free.len() + 1 == self.nodes.len();
+        if only_root && self.node(ROOT).is_some_and(Node::is_unused) {
+            // The memory of a burst of masks goes with the last of them.
             *self = Self::new(self.syntax);
         }
         removed
@@ -371,6 +373,45 @@ mod tests {
             }
         }
         assert_eq!((tree.len(), tree.edges.len()), (0, 0));
+    }
+
+    #[test]
+    fn the_last_node_leaves_the_masks_of_the_root() {
+        let mut tree = tree(&["#", "#", "a/b"]);
+        for (mask, member, left) in [("a/b", 2, &[0, 1][..]), ("#", 0, &[1]), ("#", 1, &[])] {
+            let place = tree.find(mask).unwrap();
+            assert!(tree.remove(place, member));
+            assert_eq!(hits(&tree, "a/b"), left, "without {mask}");
+        }
+    }
+
+    #[test]
+    fn work_is_counted_in_nodes_on_the_way_of_the_topic() {
+        let mut tree = MaskTree::new(Syntax::Topic);
+        for member in 0..10_000 {
+            tree.insert(&format!("other/{member}/x"), member);
+        }
+        let deep = vec!["a"; 128].join("/");
+        tree.insert(&deep, 1);
+        assert_eq!(tree.len(), 1 + 20_000 + 128);
+        // One node a level, whatever stands beside it, and none below what no mask names.
+        assert_eq!(tree.matches(&deep, |_| {}), 129);
+        assert_eq!(tree.matches(&"z/".repeat(1_000), |_| {}), 1);
+        assert_eq!(tree.matches("other/77/x", |_| {}), 4);
+    }
+
+    #[test]
+    fn a_wildcard_lattice_costs_its_own_nodes() {
+        let mut tree = MaskTree::new(Syntax::Topic);
+        for bits in 0..1_u32 << 12 {
+            let levels = (0..12).map(|level| if bits >> level & 1 == 0 { "a" } else { "+" });
+            assert!(tree.insert(&levels.collect::<Vec<_>>().join("/"), 7).1);
+        }
+        let mut calls = 0;
+        let visited = tree.matches(&["a"; 12].join("/"), |_| calls += 1);
+        assert_eq!((calls, visited), (1 << 12, (2 << 12) - 1));
+        assert_eq!(tree.len() + 1, visited);
+        assert_eq!(tree.matches(&["b"; 12].join("/"), |_| {}), 13);
     }
 
     #[test]

@@ -196,12 +196,31 @@ impl Router {
         reads_on
     }
 
-    /// Routes one operation without acknowledging it, for clients in the process. Call [`Sender::flush`] after
-    /// the last of a batch.
+    /// Handles one operation of a client in the process: routes it, counts it, wakes its receivers. Such a
+    /// sender is never asked to wait.
     ///
     /// # Errors
-    /// What the acknowledgement would say.
-    pub fn route(
+    /// What an acknowledgement would say.
+    pub fn handle_local(
+        &self,
+        sender: &mut Sender,
+        body: &OpBody<'_>,
+        realtime: bool,
+        payload: &Bytes,
+    ) -> Result<(), ErrorCode> {
+        if *body == OpBody::Nop {
+            return Ok(());
+        }
+        let length = body.wire_length();
+        sender.count_received(length);
+        let result = self.route(sender, body, realtime, length, Some(payload));
+        sender.flush();
+        sender.take_stalled();
+        result
+    }
+
+    /// Routes one operation without acknowledging it.
+    fn route(
         &self,
         sender: &mut Sender,
         body: &OpBody<'_>,
@@ -236,6 +255,9 @@ impl Router {
             }
             OpBody::PublishFor { topic, receiver, .. } => {
                 let receivers = self.resolve(sender, Op::Publish, topic)?;
+                if !Syntax::Peer.within_limits(receiver) {
+                    return Err(ErrorCode::Data);
+                }
                 delivery.kind = EventKind::Publish;
                 delivery.topic = Some(topic);
                 sender.deliver(&receivers, &delivery, |client| client.primary_name() == receiver);
@@ -249,14 +271,8 @@ impl Router {
             }
             OpBody::Subscribe(masks) => self.add(sender, Interest::Subscription, masks),
             OpBody::Exclude(masks) => self.add(sender, Interest::Exclusion, masks),
-            OpBody::Unsubscribe(masks) => {
-                self.remove(sender, Interest::Subscription, masks);
-                Ok(())
-            }
-            OpBody::Unexclude(masks) => {
-                self.remove(sender, Interest::Exclusion, masks);
-                Ok(())
-            }
+            OpBody::Unsubscribe(masks) => self.remove(sender, Interest::Subscription, masks),
+            OpBody::Unexclude(masks) => self.remove(sender, Interest::Exclusion, masks),
         }
     }
 
@@ -336,16 +352,23 @@ impl Router {
         result
     }
 
-    fn remove(&self, sender: &mut Sender, interest: Interest, masks: Masks<'_>) {
+    /// Takes masks out; those beyond the limits are refused, the others taken out all the same.
+    fn remove(&self, sender: &mut Sender, interest: Interest, masks: Masks<'_>) -> Result<(), ErrorCode> {
+        let mut result = Ok(());
         let mut masks = masks.iter().peekable();
         while masks.peek().is_some() {
             sender.work += MASKS_PER_HOLD;
             self.change(|tables| {
                 for mask in masks.by_ref().take(MASKS_PER_HOLD) {
+                    if !Syntax::Topic.within_limits(mask) {
+                        result = Err(ErrorCode::Data);
+                        continue;
+                    }
                     tables.subscriptions.remove(interest, &sender.client, mask);
                 }
             });
         }
+        result
     }
 }
 
