@@ -88,9 +88,9 @@ impl<'a> FrameReader<'a> {
 
     /// One read and what it brought.
     fn turn(&mut self) -> Result<Turn, EndReason> {
-        if self.connection.reason().is_some() {
+        if let Some(reason) = self.connection.reason() {
             // Ended by another thread: not one more frame may go out under this name.
-            return Ok(Turn::Readable);
+            return Err(reason.clone());
         }
         if let Some(turn) = self.large_turn()? {
             return Ok(turn);
@@ -125,7 +125,8 @@ impl<'a> FrameReader<'a> {
             }
         }
         let Some((header, body)) = self.decoder.take_large() else {
-            return Ok(Some(Turn::Again));
+            // Asking for readiness lets others have the thread now and then.
+            return Ok(Some(Turn::Readable));
         };
         let body = Bytes::from(body);
         let result = self.take_frame(header, &body, Some(&body)).map_err(EndReason::Malformed);
@@ -184,6 +185,7 @@ impl<'a> FrameReader<'a> {
 
     /// Lets others have the thread; then waits for full receivers, all together no longer than the pause.
     async fn give_way(&mut self) {
+        self.sender.begin_turn();
         let stalled = self.sender.take_stalled();
         if stalled.is_empty() {
             return tokio::task::yield_now().await;

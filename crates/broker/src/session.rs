@@ -37,7 +37,7 @@ impl Drop for Ending {
         let source = self.origin.address.map_or_else(|| "local".to_owned(), |address| address.to_string());
         let reason = &self.reason;
         match reason {
-            EndReason::Left | EndReason::Shutdown => {
+            EndReason::Left | EndReason::Io(_) | EndReason::Disconnected | EndReason::Shutdown => {
                 tracing::debug!(client = name, source, lost, "session ended: {reason}");
             }
             _ => tracing::warn!(client = name, source, lost, "session ended: {reason}"),

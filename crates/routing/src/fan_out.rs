@@ -19,7 +19,7 @@ pub const TURN_WORK: usize = 8_192;
 pub struct Sender {
     pub(crate) client: Arc<ClientEntry>,
     pub(crate) cache: RouteCache,
-    /// Work done since the last flush.
+    /// Work done since the last turn began.
     pub(crate) work: usize,
     wire: Vec<u8>,
     touched: Vec<Receivers>,
@@ -64,6 +64,11 @@ impl Sender {
         self.received.count(bytes);
     }
 
+    /// Others have had the thread: [`TURN_WORK`] may be done before the next time.
+    pub const fn begin_turn(&mut self) {
+        self.work = 0;
+    }
+
     /// True when others should have the thread, or when a receiver is to be waited for: flush, then come back.
     pub fn should_yield(&self) -> bool {
         self.work >= TURN_WORK || !self.stalled.is_empty()
@@ -83,6 +88,9 @@ impl Sender {
         wanted: impl Fn(&ClientEntry) -> bool,
     ) -> Push {
         let Delivery { kind, realtime, topic, payload, shared, counted } = *delivery;
+        if receivers.is_empty() {
+            return Push::Queued;
+        }
         self.wire.clear();
         if !encode_event_head(&mut self.wire, kind, realtime, self.client.name(), topic, payload.len()) {
             return Push::Full;
@@ -131,7 +139,6 @@ impl Sender {
             self.client.outbox().notify();
         }
         self.client.received.add(mem::take(&mut self.received));
-        self.work = 0;
         if self.wire.capacity() > 2 * INLINE_BYTES {
             self.wire = Vec::new();
         }

@@ -184,6 +184,7 @@ impl Router {
         length: usize,
         shared: Option<&Bytes>,
     ) -> bool {
+        sender.work += 1;
         if frame.body == OpBody::Nop {
             return true;
         }
