@@ -1,16 +1,14 @@
 //! What `.broker` publishes about the broker itself, if it is there.
 
 use crate::broker::Inner;
-use elbus_routing::{ClientEntry, WARN_TOPIC};
+use elbus_protocol::reserved::{INFO_TOPIC, WARN_TOPIC};
+use elbus_routing::ClientEntry;
 #[cfg(feature = "rpc")]
 use {
     elbus_protocol::QoS,
     serde::Serialize,
     std::time::{SystemTime, UNIX_EPOCH},
 };
-
-/// Where clients that register and leave are told of.
-const INFO_TOPIC: &str = ".broker/info";
 
 /// Something the broker announces.
 #[derive(Clone, Copy, Debug)]

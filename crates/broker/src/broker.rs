@@ -5,10 +5,10 @@ use crate::connections::Connections;
 use crate::housekeeper::{self, Clock};
 use crate::listener::{self, ActiveListener, Entrance};
 use crate::{BrokerError, BrokerOptions, Listener, LocalClient, Socket, local_client};
+use elbus_protocol::reserved::BROKER_NAME;
 use elbus_protocol::{ErrorCode, client_name};
 use elbus_routing::{
-    BROKER_NAME, Budget, ClientEntry, ClientInfo, ClientKind, Origin, QueueLimits, RouteLimits, Router,
-    Totals,
+    Budget, ClientEntry, ClientInfo, ClientKind, Origin, QueueLimits, RouteLimits, Router, Totals,
 };
 use elbus_rpc::EndpointOptions;
 #[cfg(feature = "rpc")]
@@ -22,6 +22,10 @@ use tokio::time::{Instant, timeout};
 
 /// How long [`Broker::close`] waits for clients to take what is queued for them, unless told otherwise.
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// Calls of `.broker` that may wait at once, where custom handlers wait; one more is answered with `Busy`.
+#[cfg(feature = "rpc")]
+const CORE_HANDLERS: usize = 256;
 
 /// What all parts of a broker share.
 pub(crate) struct Inner {
@@ -329,7 +333,11 @@ impl Broker {
     /// [`BrokerError::Register`] if it is installed already.
     #[cfg(feature = "rpc")]
     pub fn init_core_rpc(&self, handlers: impl Handlers) -> Result<(), BrokerError> {
-        let core = local_client::register(self.inner(), BROKER_NAME, EndpointOptions::default())?;
+        let core = local_client::register(
+            self.inner(),
+            BROKER_NAME,
+            EndpointOptions::default().handlers(CORE_HANDLERS),
+        )?;
         core.serve(handlers);
         self.inner().state().core = Some(core);
         Ok(())

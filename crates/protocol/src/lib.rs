@@ -16,6 +16,7 @@ pub mod mask;
 mod op;
 mod op_frame;
 mod qos;
+pub mod reserved;
 mod rpc_frame;
 
 pub use decode_error::DecodeError;

@@ -141,3 +141,44 @@ impl fmt::Debug for ClientEntry {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::{Budget, Drain, QueueLimits};
+
+    struct Nobody;
+
+    impl Drain for Nobody {
+        fn ready(&self, _: &Outbox) {}
+
+        fn closed(&self) {}
+    }
+
+    /// A client whose queue nobody empties.
+    pub(crate) fn client(name: &str, kind: ClientKind, identity: PeerIdentity) -> Arc<ClientEntry> {
+        let budget = Arc::new(Budget::new(usize::MAX));
+        let outbox = Outbox::new(QueueLimits::default(), budget, b"", Box::new(Nobody));
+        Arc::new(ClientEntry::new(name, Origin { kind, identity, address: None, port: None }, None, outbox))
+    }
+
+    /// One over a UNIX socket.
+    pub(crate) fn unix(name: &str) -> Arc<ClientEntry> {
+        client(name, ClientKind::LocalIpc, PeerIdentity::Local { uid: 7, gid: 1 })
+    }
+
+    #[test]
+    fn a_name_has_a_primary_part() {
+        for (name, primary, secondary) in [
+            ("a.b", "a.b", false),
+            ("a%%0", "a", true),
+            ("a%%0%%1", "a", true),
+            ("a%%", "a", true),
+            ("a%", "a%", false),
+        ] {
+            let client = unix(name);
+            assert_eq!((client.primary_name(), client.is_secondary()), (primary, secondary), "{name}");
+            assert_eq!(client.name(), name);
+        }
+    }
+}

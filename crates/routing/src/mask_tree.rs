@@ -320,7 +320,7 @@ impl MaskTree {
 
     /// Nodes in use, the root not counted.
     #[cfg(test)]
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.nodes.len() - self.free.len() - 1
     }
 }

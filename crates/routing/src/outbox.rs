@@ -201,7 +201,10 @@ impl Outbox {
             return Push::Closed;
         }
         let fits = state.frames < self.limits.frames && state.bytes + length <= self.limits.bytes;
-        if !(fits || state.frames == 0) || !self.append(&mut state, wire, shared, length) {
+        let taken = (fits || state.frames == 0)
+            && self.charge(&mut state, length)
+            && Self::append(&mut state, wire, shared, length);
+        if !taken {
             state.refused += 1;
             return Push::Full;
         }
@@ -215,31 +218,37 @@ impl Outbox {
         }
     }
 
-    /// Queues an acknowledgement, which is never refused: whoever asked for it may not read on while this
-    /// returns [`Push::QueuedPause`], so that unread ones cannot pile up.
+    /// Queues an acknowledgement, which is never refused, not even by the total budget: whoever asked for it
+    /// may not read on while this returns [`Push::QueuedPause`], so that unread ones cannot pile up.
     pub fn push_ack(&self, ack: &[u8]) -> Push {
         let mut state = self.lock();
-        if state.closed || !self.append(&mut state, ack, None, ack.len()) {
+        if state.closed {
+            return Push::Closed;
+        }
+        let charged = self.charge(&mut state, ack.len());
+        if !Self::append(&mut state, ack, None, ack.len()) {
             return Push::Closed;
         }
         state.frames += 1;
         state.pending.frames += 1;
         state.sent.count(ack.len());
-        if self.limits.exceeded_by(&state) { Push::QueuedPause } else { Push::Queued }
+        if self.limits.exceeded_by(&state) || !charged { Push::QueuedPause } else { Push::Queued }
     }
 
-    /// Queues a ping if nothing else is on its way: other frames tell the peer as much.
+    /// Queues a ping if nothing else is on its way: other frames tell the peer as much. Its few bytes are not
+    /// charged, so that a full budget does not silence idle connections.
     pub fn push_ping(&self, ping: &[u8]) {
         let mut state = self.lock();
         if state.closed || state.bytes > 0 {
             return;
         }
-        self.append(&mut state, ping, None, ping.len());
+        Self::append(&mut state, ping, None, ping.len());
         drop(state);
         self.notify();
     }
 
-    fn append(&self, state: &mut State, wire: &[u8], shared: Option<&Bytes>, length: usize) -> bool {
+    /// Charges the total budget for `length` more bytes; false, with nothing charged, if it has none left.
+    fn charge(&self, state: &mut State, length: usize) -> bool {
         let bytes = state.bytes + length;
         if bytes > state.charged {
             let more = (bytes - state.charged).next_multiple_of(Budget::STEP);
@@ -248,6 +257,10 @@ impl Outbox {
             }
             state.charged += more;
         }
+        true
+    }
+
+    fn append(state: &mut State, wire: &[u8], shared: Option<&Bytes>, length: usize) -> bool {
         if state.pending.bytes.capacity() == 0 {
             state.pending.bytes = mem::take(&mut state.spare);
         }
@@ -260,7 +273,7 @@ impl Outbox {
             state.pending.shared.push((buffer.len(), payload.clone()));
         }
         state.pending.length += length;
-        state.bytes = bytes;
+        state.bytes += length;
         true
     }
 
@@ -288,7 +301,7 @@ impl Outbox {
     pub fn complete(&self, mut buffer: Vec<u8>, frames: usize, bytes: usize) -> Option<Batch> {
         let mut state = self.lock();
         state.taken = false;
-        if buffer.capacity() <= KEEP_BYTES && buffer.capacity() > state.spare.capacity() {
+        if !state.closed && buffer.capacity() <= KEEP_BYTES && buffer.capacity() > state.spare.capacity() {
             buffer.clear();
             state.spare = buffer;
         }
@@ -309,8 +322,10 @@ impl Outbox {
     fn give_back(&self, state: &mut State, frames: usize, bytes: usize) -> Vec<Waker> {
         state.frames = state.frames.saturating_sub(frames);
         state.bytes = state.bytes.saturating_sub(bytes);
-        if state.bytes == 0 && state.charged > 0 {
-            self.budget.refund(mem::take(&mut state.charged));
+        let needed = state.bytes.next_multiple_of(Budget::STEP);
+        if state.charged > needed {
+            self.budget.refund(state.charged - needed);
+            state.charged = needed;
         }
         if self.limits.low().exceeded_by(state) {
             return Vec::new();
@@ -413,5 +428,340 @@ impl std::fmt::Debug for Outbox {
             .field("frames", &self.frames())
             .field("limits", &self.limits)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    /// Counts what the owner of a queue, or a sender that waits for it, is told.
+    #[derive(Debug, Default)]
+    struct Told {
+        ready: AtomicUsize,
+        closed: AtomicUsize,
+        woken: AtomicUsize,
+    }
+
+    struct Owner(Arc<Told>);
+
+    impl Drain for Owner {
+        fn ready(&self, _: &Outbox) {
+            self.0.ready.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn closed(&self) {
+            self.0.closed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    impl Wake for Told {
+        fn wake(self: Arc<Self>) {
+            self.woken.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    impl Told {
+        fn woken(&self) -> usize {
+            self.woken.load(Ordering::Relaxed)
+        }
+    }
+
+    fn limits(frames: usize, bytes: usize) -> QueueLimits {
+        QueueLimits { frames, bytes }
+    }
+
+    fn queue(limits: QueueLimits, budget: &Arc<Budget>, greeting: &[u8]) -> (Outbox, Arc<Told>) {
+        let told = Arc::new(Told::default());
+        (Outbox::new(limits, Arc::clone(budget), greeting, Box::new(Owner(Arc::clone(&told)))), told)
+    }
+
+    fn unbounded() -> Arc<Budget> {
+        Arc::new(Budget::new(usize::MAX))
+    }
+
+    fn outbox(frames: usize, bytes: usize) -> Outbox {
+        queue(limits(frames, bytes), &unbounded(), b"").0
+    }
+
+    /// Takes everything and releases it; how many frames that were.
+    fn drain(outbox: &Outbox) -> usize {
+        let mut frames = 0;
+        let mut next = outbox.take();
+        while let Some(batch) = next {
+            frames += batch.frames;
+            let (batch_frames, length) = (batch.frames, batch.length);
+            next = outbox.complete(batch.into_buffer(), batch_frames, length);
+        }
+        frames
+    }
+
+    fn poll(outbox: &Outbox, told: &Arc<Told>) -> (Poll<()>, Poll<()>) {
+        let waker = Waker::from(Arc::clone(told));
+        let cx = Context::from_waker(&waker);
+        (outbox.poll_relief(&cx), outbox.poll_drained(&cx))
+    }
+
+    #[test]
+    fn frames_are_bounded() {
+        let outbox = outbox(3, 1_000);
+        let pushed: Vec<_> = (0..5).map(|_| outbox.push(b"x", None, 1)).collect();
+        assert_eq!(pushed[3..], [Push::Full; 2]);
+        assert!(!pushed[..3].contains(&Push::Full));
+        assert_eq!((outbox.frames(), outbox.refused()), (3, 2));
+        // What is taken and not yet written counts.
+        let batch = outbox.take().unwrap();
+        assert_eq!(outbox.push(b"x", None, 1), Push::Full);
+        outbox.release(1, 1);
+        assert_ne!(outbox.push(b"x", None, 1), Push::Full);
+        assert_eq!(outbox.push(b"x", None, 1), Push::Full);
+        let next = outbox.complete(batch.into_buffer(), 2, 2).unwrap();
+        assert_eq!((next.frames, next.length, outbox.frames()), (1, 1, 1));
+        assert_eq!(outbox.sent(), Traffic { frames: 4, bytes: 4 });
+    }
+
+    #[test]
+    fn bytes_are_bounded() {
+        let outbox = outbox(100, 100);
+        let payload = Bytes::from(vec![7; 50]);
+        assert_ne!(outbox.push(&[1; 10], Some(&payload), 60), Push::Full);
+        assert_ne!(outbox.push(&[1; 40], None, 40), Push::Full);
+        assert_eq!(outbox.bytes(), 100);
+        assert_eq!(outbox.push(b"x", None, 1), Push::Full);
+        assert_eq!(drain(&outbox), 2);
+        assert_eq!(outbox.bytes(), 0);
+        assert_ne!(outbox.push(b"x", None, 1), Push::Full);
+    }
+
+    #[test]
+    fn an_empty_queue_takes_one_frame_of_any_size() {
+        let (outbox, _) = queue(limits(10, 10), &unbounded(), b"greeting");
+        let payload = Bytes::from(vec![7; 1 << 20]);
+        assert_ne!(outbox.push(b"head", Some(&payload), 1), Push::Full);
+        assert_eq!(outbox.push(b"x", None, 1), Push::Full);
+        let batch = outbox.take().unwrap();
+        assert_eq!(batch.length, 8 + 4 + (1 << 20));
+        assert_eq!(outbox.push(b"x", None, 1), Push::Full, "it is not empty before all is written");
+        assert!(outbox.complete(Vec::new(), 1, batch.length).is_none());
+        assert_ne!(outbox.push(&[0; 1_000], None, 1), Push::Full);
+    }
+
+    #[test]
+    fn the_total_budget_refuses_and_is_refunded() {
+        let budget = Arc::new(Budget::new(2 * Budget::STEP));
+        let (first, _) = queue(limits(100, 1 << 30), &budget, b"");
+        let (second, _) = queue(limits(100, 1 << 30), &budget, b"");
+        assert_ne!(first.push(&vec![0; Budget::STEP + 1], None, 1), Push::Full);
+        assert_eq!(budget.used(), 2 * Budget::STEP);
+        assert_eq!(second.push(b"x", None, 1), Push::Full);
+        assert_eq!((second.refused(), second.frames(), second.sent()), (1, 0, Traffic::default()));
+        assert_eq!(drain(&first), 1);
+        assert_eq!(budget.used(), 0);
+        assert_ne!(second.push(b"x", None, 1), Push::Full);
+        assert_eq!(budget.used(), Budget::STEP);
+        second.close();
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn what_is_charged_follows_what_is_held() {
+        let budget = unbounded();
+        let (outbox, _) = queue(limits(1_000, 1 << 30), &budget, b"");
+        outbox.push(&vec![0; 16 * Budget::STEP], None, 1);
+        let mut batch = outbox.take().unwrap();
+        assert_eq!(budget.used(), 16 * Budget::STEP);
+        // A client that reads everything and yet always has something pending.
+        for _ in 0..10 {
+            outbox.push(b"x", None, 1);
+            let (frames, length) = (batch.frames, batch.length);
+            batch = outbox.complete(batch.into_buffer(), frames, length).unwrap();
+            assert_eq!(budget.used(), Budget::STEP);
+        }
+        assert!(outbox.complete(Vec::new(), 1, 1).is_none());
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn acknowledgements_are_never_refused() {
+        let ack = [0xFE, 1, 0, 0, 0, 1];
+        let outbox = outbox(2, 1_000);
+        let pushed: Vec<_> = (0..4).map(|_| outbox.push_ack(&ack)).collect();
+        assert_eq!(pushed, [Push::Queued, Push::Queued, Push::QueuedPause, Push::QueuedPause]);
+        assert_eq!(outbox.push(b"x", None, 1), Push::Full);
+        assert_eq!(outbox.sent(), Traffic { frames: 4, bytes: 24 });
+        assert_eq!(outbox.take().unwrap().into_bytes(), ack.repeat(4));
+
+        let budget = Arc::new(Budget::new(0));
+        let (outbox, _) = queue(QueueLimits::default(), &budget, b"");
+        assert_eq!(outbox.push(b"x", None, 1), Push::Full);
+        assert_eq!(outbox.push_ack(&ack), Push::QueuedPause, "reading waits where memory is short");
+        assert_eq!((drain(&outbox), budget.used()), (1, 0));
+        outbox.close();
+        assert_eq!(outbox.push_ack(&ack), Push::Closed);
+    }
+
+    #[test]
+    fn the_greeting_comes_first_and_is_not_a_frame() {
+        let (outbox, _) = queue(QueueLimits::default(), &unbounded(), b"hello");
+        assert_eq!((outbox.frames(), outbox.bytes(), outbox.sent()), (0, 5, Traffic::default()));
+        outbox.push(b"frame", None, 3);
+        let batch = outbox.take().unwrap();
+        assert_eq!((batch.frames, batch.length), (1, 10));
+        assert_eq!(outbox.sent(), Traffic { frames: 1, bytes: 3 });
+        assert_eq!(batch.into_bytes(), &b"helloframe"[..]);
+    }
+
+    #[test]
+    fn one_drainer_at_a_time_gets_what_came_meanwhile() {
+        let (outbox, told) = queue(QueueLimits::default(), &unbounded(), b"");
+        assert!(outbox.take().is_none());
+        outbox.push(b"one", None, 3);
+        let first = outbox.take().unwrap();
+        outbox.push(b"two", None, 3);
+        outbox.push(b"three", None, 5);
+        assert!(outbox.take().is_none(), "the first batch is not written yet");
+        let second = outbox.complete(first.into_buffer(), 1, 3).unwrap();
+        assert_eq!((second.frames, second.length), (2, 8));
+        assert!(outbox.take().is_none());
+        assert!(outbox.complete(second.into_buffer(), 2, 8).is_none());
+        outbox.push(b"four", None, 4);
+        assert_eq!(outbox.take().unwrap().into_bytes(), &b"four"[..]);
+        assert_eq!(told.ready.load(Ordering::Relaxed), 0, "pushing alone wakes nobody");
+        outbox.notify();
+        assert_eq!(told.ready.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_buffer_is_used_again_unless_it_is_large() {
+        for (size, kept) in [(1_000, true), (KEEP_BYTES + 1, false)] {
+            let outbox = outbox(10, 1 << 30);
+            outbox.push(&vec![0; size], None, 1);
+            let buffer = outbox.take().unwrap().into_buffer();
+            let capacity = buffer.capacity();
+            outbox.complete(buffer, 1, size);
+            assert_eq!(outbox.lock().spare.capacity(), if kept { capacity } else { 0 });
+            outbox.trim();
+            assert_eq!(outbox.lock().spare.capacity(), 0);
+        }
+    }
+
+    #[test]
+    fn slices_start_at_every_byte() {
+        let shared = [b"<shared one>".as_slice(), b"2", b"<three>"].map(Bytes::from_static);
+        let outbox = outbox(100, 1 << 20);
+        let mut whole = Vec::new();
+        for (wire, payload) in [("", 0), ("inline", 9), ("head", 1), ("", 2), ("more", 9), ("x", 0)]
+            .map(|(w, p)| (w, shared.get(p)))
+        {
+            assert_ne!(outbox.push(wire.as_bytes(), payload, 1), Push::Full);
+            whole.extend_from_slice(wire.as_bytes());
+            whole.extend_from_slice(payload.map_or(&[], |payload| payload));
+        }
+        let batch = outbox.take().unwrap();
+        assert_eq!((batch.length, batch.frames), (whole.len(), 6));
+        assert_eq!(batch.pieces().collect::<Vec<_>>().concat(), whole);
+        assert!(batch.pieces().all(|piece| !piece.is_empty()));
+        let pieces = batch.pieces().count();
+        let mut cuts = 0;
+        for skip in 0..=whole.len() + 1 {
+            for room in 0..pieces + 2 {
+                let mut slices = vec![IoSlice::new(&[]); room];
+                let count = batch.slices_from(skip, &mut slices);
+                let got: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.iter().copied()).collect();
+                let rest = whole.get(skip..).unwrap_or_default();
+                assert!(rest.starts_with(&got) && (got.len() == rest.len() || count == room));
+                assert!(slices[..count].iter().all(|slice| !slice.is_empty()));
+                cuts += 1;
+            }
+        }
+        assert_eq!(cuts, (whole.len() + 2) * (pieces + 2));
+        assert_eq!(batch.into_bytes(), whole);
+    }
+
+    #[test]
+    fn waiting_senders_are_woken_when_the_queue_is_low() {
+        // Sixteen frames: above two it is high, at one it is low.
+        let (outbox, _) = queue(limits(16, 1 << 20), &unbounded(), b"");
+        let told = Arc::new(Told::default());
+        assert_eq!(poll(&outbox, &told), (Poll::Ready(()), Poll::Ready(())));
+        let pushed: Vec<_> = (0..4).map(|_| outbox.push(b"x", None, 1)).collect();
+        assert_eq!(pushed, [Push::Queued, Push::Queued, Push::QueuedPause, Push::QueuedPause]);
+        assert_eq!(poll(&outbox, &told), (Poll::Pending, Poll::Pending));
+        assert_eq!(outbox.lock().waiting.len(), 1, "one waker is kept once");
+        let batch = outbox.take().unwrap();
+        outbox.release(2, 2);
+        assert_eq!((told.woken(), poll(&outbox, &told)), (0, (Poll::Pending, Poll::Pending)));
+        outbox.release(1, 1);
+        assert_eq!((told.woken(), poll(&outbox, &told)), (1, (Poll::Ready(()), Poll::Pending)));
+        outbox.complete(batch.into_buffer(), 1, 1);
+        assert_eq!((told.woken(), poll(&outbox, &told)), (2, (Poll::Ready(()), Poll::Ready(()))));
+    }
+
+    #[test]
+    fn a_pause_is_spent_once_until_the_queue_is_low() {
+        let (outbox, _) = queue(limits(16, 1 << 20), &unbounded(), b"");
+        assert!(!outbox.may_pause());
+        for _ in 0..4 {
+            outbox.push(b"x", None, 1);
+        }
+        assert!(outbox.may_pause());
+        outbox.spend_pause();
+        assert!(!outbox.may_pause());
+        assert_eq!(outbox.push(b"x", None, 1), Push::Queued);
+        let batch = outbox.take().unwrap();
+        outbox.release(3, 3);
+        assert_eq!(outbox.push(b"x", None, 1), Push::Queued, "three are left: not low");
+        outbox.complete(batch.into_buffer(), 2, 2);
+        assert_eq!(outbox.push(b"x", None, 1), Push::Queued);
+        assert_eq!(outbox.push(b"x", None, 1), Push::QueuedPause, "it was low, so there is a new pause");
+        assert!(outbox.may_pause());
+    }
+
+    #[test]
+    fn a_ping_is_sent_only_when_nothing_else_is_on_its_way() {
+        let ping = [0; 6];
+        let budget = Arc::new(Budget::new(0));
+        let (outbox, told) = queue(QueueLimits::default(), &budget, b"");
+        outbox.push_ping(&ping);
+        outbox.push_ping(&ping);
+        assert_eq!(told.ready.load(Ordering::Relaxed), 1);
+        let batch = outbox.take().unwrap();
+        assert_eq!((batch.frames, batch.length, outbox.sent()), (0, 6, Traffic::default()));
+        outbox.push_ping(&ping);
+        assert!(outbox.complete(batch.into_buffer(), 0, 6).is_none(), "the first was still on its way");
+
+        let outbox = self::outbox(10, 100);
+        outbox.push(b"x", None, 1);
+        outbox.push_ping(&ping);
+        assert_eq!(outbox.take().unwrap().length, 1);
+        outbox.close();
+        outbox.push_ping(&ping);
+        assert!(outbox.take().is_none());
+    }
+
+    #[test]
+    fn closing_drops_refunds_and_wakes_once() {
+        let budget = unbounded();
+        let (outbox, told) = queue(limits(16, 1 << 20), &budget, b"");
+        let payload = Bytes::from(vec![0; 10_000]);
+        for _ in 0..5 {
+            outbox.push(b"head", Some(&payload), 1);
+        }
+        let taken = outbox.take().unwrap();
+        outbox.push(b"head", Some(&payload), 1);
+        assert_eq!(poll(&outbox, &told), (Poll::Pending, Poll::Pending));
+        assert!(!payload.is_unique() && budget.used() >= 60_000);
+        outbox.close();
+        outbox.close();
+        assert_eq!((told.woken(), told.closed.load(Ordering::Relaxed)), (1, 1));
+        assert!(outbox.is_closed() && !outbox.may_pause());
+        assert_eq!(poll(&outbox, &told), (Poll::Ready(()), Poll::Ready(())));
+        assert_eq!(outbox.push(b"x", None, 1), Push::Closed);
+        let length = taken.length;
+        assert!(outbox.complete(taken.into_buffer(), 5, length).is_none());
+        assert!(payload.is_unique(), "nothing holds the payload any more");
+        assert_eq!((budget.used(), outbox.lock().spare.capacity()), (0, 0));
     }
 }

@@ -78,3 +78,126 @@ impl Registry {
         &self.names
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::PeerIdentity;
+    use crate::client_entry::tests::{client, unix};
+
+    const fn user(uid: u32) -> PeerIdentity {
+        PeerIdentity::Local { uid, gid: 1 }
+    }
+
+    fn names(clients: &[Arc<ClientEntry>]) -> Vec<&str> {
+        clients.iter().map(|client| client.name()).collect()
+    }
+
+    fn add(registry: &mut Registry, names: &[&str]) -> Vec<Arc<ClientEntry>> {
+        let clients: Vec<_> = names.iter().map(|name| unix(name)).collect();
+        for client in &clients {
+            assert_eq!(registry.register(client, false).map(|replaced| replaced.len()), Ok(0));
+        }
+        clients
+    }
+
+    #[test]
+    fn taken_names_and_missing_primaries_are_refused() {
+        let mut registry = Registry::default();
+        add(&mut registry, &["a", "a%%0", ".own"]);
+        for (name, expected) in [
+            ("a", Err(ErrorCode::Busy)),
+            ("a%%0", Err(ErrorCode::Busy)),
+            (".own", Err(ErrorCode::Busy)),
+            ("b%%0", Err(ErrorCode::NotRegistered)),
+            ("%%", Err(ErrorCode::NotRegistered)),
+            ("a%%0%%0", Ok(0)),
+            ("a%%", Ok(0)),
+            ("A", Ok(0)),
+            ("a%", Ok(0)),
+        ] {
+            let kinds = [ClientKind::Internal, ClientKind::LocalIpc];
+            // Who is refused once is refused in whatever way it comes.
+            for kind in kinds.into_iter().take(if expected.is_err() { 2 } else { 1 }) {
+                let new = client(name, kind, user(7));
+                assert_eq!(registry.register(&new, false).map(|replaced| replaced.len()), expected, "{name}");
+                assert_eq!(registry.get(name).is_some_and(|held| Arc::ptr_eq(held, &new)), expected.is_ok());
+            }
+        }
+        assert_eq!(registry.names().len(), 3 + 4);
+    }
+
+    #[test]
+    fn secondaries_belong_to_their_owner() {
+        let remote = |address: &str| PeerIdentity::Remote(address.parse().unwrap());
+        for (primary, secondary, expected) in [
+            (user(7), user(7), Ok(0)),
+            (user(7), PeerIdentity::Local { uid: 7, gid: 2 }, Ok(0)),
+            (user(7), user(8), Err(ErrorCode::Access)),
+            (user(7), user(0), Err(ErrorCode::Access)),
+            (user(7), remote("127.0.0.1"), Err(ErrorCode::Access)),
+            (remote("127.0.0.1"), user(7), Err(ErrorCode::Access)),
+            (remote("10.0.0.1"), remote("10.0.0.1"), Ok(0)),
+            (remote("10.0.0.1"), remote("10.0.0.2"), Err(ErrorCode::Access)),
+            (remote("10.0.0.1"), remote("::1"), Err(ErrorCode::Access)),
+        ] {
+            let mut registry = Registry::default();
+            let kind = |identity| match identity {
+                PeerIdentity::Local { .. } => ClientKind::LocalIpc,
+                PeerIdentity::Remote(_) => ClientKind::Tcp,
+            };
+            registry.register(&client("a", kind(primary), primary), false).unwrap();
+            // A stranger is told so whether or not the name is taken, and force is no way in.
+            for force in [false, true] {
+                let new = client(&format!("a%%{force}"), kind(secondary), secondary);
+                let result = registry.register(&new, force).map(|replaced| replaced.len());
+                assert_eq!(result, expected, "{primary:?} {secondary:?}");
+            }
+            let taken = client("a%%false", kind(secondary), secondary);
+            let refusal = expected.and(Err::<usize, _>(ErrorCode::Busy));
+            assert_eq!(registry.register(&taken, false).map(|replaced| replaced.len()), refusal);
+        }
+    }
+
+    #[test]
+    fn force_replaces_a_socket_primary_and_its_secondaries() {
+        let mut registry = Registry::default();
+        let old = add(&mut registry, &["a", "a%%1", "a%%0", "ab", "a.b", "a%"]);
+        let new = unix("a");
+        let replaced = registry.register(&new, true).unwrap();
+        assert_eq!(names(&replaced), ["a%%0", "a%%1", "a"]);
+        assert!(replaced.iter().all(|gone| old.iter().any(|old| Arc::ptr_eq(old, gone))));
+        assert_eq!(registry.names().keys().map(|name| &**name).collect::<Vec<_>>(), ["a", "a%", "a.b", "ab"]);
+        assert!(registry.get("a").is_some_and(|held| Arc::ptr_eq(held, &new)));
+        // Not a secondary, and not a client in the process, though one may come in its place.
+        add(&mut registry, &["a%%0"]);
+        assert_eq!(registry.register(&unix("a%%0"), true).unwrap_err(), ErrorCode::Busy);
+        let inside = client("a", ClientKind::Internal, user(7));
+        assert_eq!(names(&registry.register(&inside, true).unwrap()), ["a%%0", "a"]);
+        assert_eq!(registry.register(&unix("a"), true).unwrap_err(), ErrorCode::Busy);
+        assert_eq!(registry.register(&unix("free"), true).map(|replaced| replaced.len()), Ok(0));
+    }
+
+    #[test]
+    fn removal_is_by_identity() {
+        let mut registry = Registry::default();
+        let old = add(&mut registry, &["a", "a%%0"]);
+        let new = unix("a");
+        assert_eq!(names(&registry.register(&new, true).unwrap()), ["a%%0", "a"]);
+        let second = add(&mut registry, &["a%%0"]);
+        for late in &old {
+            assert!(registry.remove(late).is_none());
+        }
+        assert!(registry.get("a").is_some_and(|held| Arc::ptr_eq(held, &new)));
+        assert!(registry.get("a%%0").is_some_and(|held| Arc::ptr_eq(held, &second[0])));
+        assert!(registry.remove(&second[0]).is_some_and(|orphans| orphans.is_empty()));
+        let second = add(&mut registry, &["a%%0", "a%%1", "a."]);
+        let orphans = registry.remove(&new).unwrap();
+        assert_eq!(names(&orphans), ["a%%0", "a%%1"]);
+        assert!(registry.remove(&new).is_none(), "once");
+        for client in &second {
+            assert!(registry.remove(client).is_some());
+        }
+        assert!(registry.names().is_empty());
+    }
+}

@@ -7,17 +7,10 @@ use crate::subscriptions::{Interest, Subscriptions};
 use crate::{ClientAaa, ClientEntry, ClientInfo, Push, Sender, Totals, broadcast};
 use bytes::Bytes;
 use elbus_protocol::mask::Syntax;
+use elbus_protocol::reserved::{BROKER_NAME, BROKER_TOPICS, WARN_TOPIC};
 use elbus_protocol::{AckFrame, ErrorCode, EventKind, Masks, Op, OpBody, OpFrame};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-
-/// Name of the client that answers the broker's own RPC and publishes its announcements.
-pub const BROKER_NAME: &str = ".broker";
-/// Topics below this one are published by [`BROKER_NAME`] alone.
-/// COMPAT: the reference brokers let every client publish there; test `broker_topics_are_reserved`.
-pub const BROKER_TOPICS: &str = ".broker/";
-/// The topic every client is subscribed to when it registers.
-pub const WARN_TOPIC: &str = ".broker/warn";
 
 /// Masks of one operation that are changed under one hold of the lock: about 100 microseconds.
 const MASKS_PER_HOLD: usize = 256;
@@ -383,6 +376,7 @@ fn authorise(client: &ClientEntry, op: Op, key: &str) -> Result<(), ErrorCode> {
     if !syntax.within_limits(key) {
         return Err(ErrorCode::Data);
     }
+    // COMPAT: the reference brokers let every client publish there; test `broker_topics_are_reserved`.
     if op == Op::Publish && key.starts_with(BROKER_TOPICS) && client.name() != BROKER_NAME {
         return Err(ErrorCode::Access);
     }

@@ -139,3 +139,62 @@ impl Subscriptions {
         (slots.iter().filter_map(client).map(Arc::clone).collect(), work)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client_entry::tests::unix;
+
+    /// How many nodes and places in the tables are taken.
+    fn sizes(subscriptions: &Subscriptions) -> (usize, usize, usize) {
+        let taken = subscriptions.held.len() - subscriptions.free.len();
+        (subscriptions.wanted.len(), subscriptions.unwanted.len(), taken)
+    }
+
+    #[test]
+    fn churn_leaves_nothing_behind() {
+        const CLIENTS: usize = 100;
+        const MASKS: usize = 300;
+        let mut subscriptions = Subscriptions::new();
+        let stays = unix("stays");
+        subscriptions.add_client(&stays);
+        assert!(subscriptions.add(Interest::Subscription, &stays, "#", MASKS));
+        let start = sizes(&subscriptions);
+        let mut added = 0;
+        for round in 0..CLIENTS {
+            let leaves = unix("leaves");
+            subscriptions.add_client(&leaves);
+            for mask in 0..MASKS {
+                let interest = if mask % 2 == 0 { Interest::Subscription } else { Interest::Exclusion };
+                added +=
+                    usize::from(subscriptions.add(interest, &leaves, &format!("{mask}/+/{round}"), MASKS));
+            }
+            let mut slices = 1;
+            while !subscriptions.remove_client(&leaves, 7) {
+                slices += 1;
+            }
+            assert_eq!(slices, MASKS.div_ceil(7));
+            assert_eq!(sizes(&subscriptions), start);
+            assert!(subscriptions.remove_client(&leaves, 7), "it holds nothing any more");
+        }
+        assert_eq!((added, subscriptions.held.len()), (CLIENTS * MASKS, 2));
+        assert_eq!(subscriptions.receivers("1/2/3").0.len(), 1);
+    }
+
+    #[test]
+    fn a_client_without_a_place_changes_nothing() {
+        let mut subscriptions = Subscriptions::new();
+        let (never, gone, stays) = (unix("never"), unix("gone"), unix("stays"));
+        subscriptions.add_client(&gone);
+        assert!(subscriptions.remove_client(&gone, 1));
+        subscriptions.add_client(&stays);
+        assert!(subscriptions.add(Interest::Subscription, &stays, "a", 1));
+        for stranger in [&never, &gone] {
+            assert!(subscriptions.add(Interest::Subscription, stranger, "a", 1));
+            subscriptions.remove(Interest::Subscription, stranger, "a");
+            assert!(subscriptions.remove_client(stranger, 1));
+            let (receivers, _) = subscriptions.receivers("a");
+            assert!(matches!(&receivers[..], [only] if Arc::ptr_eq(only, &stays)));
+        }
+    }
+}

@@ -12,6 +12,7 @@ use crate::stream::{Credit, Queued, StreamQueue};
 use crate::streams::Streams;
 use crate::{Ack, Delivery, EndpointOptions, Link, Notification, Request, RpcError, SubmitError};
 use bytes::Bytes;
+use elbus_protocol::reserved::{BROKER_NAME, BROKER_TOPICS};
 use elbus_protocol::{
     CANCEL_KNOWN, CANCEL_QUERY, DecodeError, ErrorCode, Event, EventFrame, EventHeader, EventKind, Masks, Op,
     OpBody, QoS, RpcCode, RpcFrame, RpcKind,
@@ -59,6 +60,12 @@ impl Core {
             return Ok(());
         };
         let bytes = EventHeader::BYTES.saturating_add(body.len());
+        if frame.topic.is_some_and(|topic| topic.starts_with(BROKER_TOPICS)) && frame.sender != BROKER_NAME {
+            // Other brokers let anybody publish there, so only the sender tells.
+            count(&self.dropped.forged);
+            self.link.release(1, bytes);
+            return Ok(());
+        }
         let is_rpc =
             self.options.rpc && frame.kind == EventKind::Message && RpcKind::of(frame.payload).is_some();
         if is_rpc {

@@ -10,7 +10,8 @@ pub struct Dropped {
     pub unwanted: u64,
     /// RPC frames cut short or without NUL.
     pub malformed: u64,
-    /// Replies that came from somebody else than the one called.
+    /// Replies that came from somebody else than the one called, and announcements of the broker that did not
+    /// come from it.
     pub forged: u64,
     /// Replies nobody waits for: too late, or for a call never made.
     pub late: u64,

@@ -13,7 +13,7 @@ pub struct EndpointOptions {
 
 impl Default for EndpointOptions {
     fn default() -> Self {
-        Self { rpc: true, call_timeout: Duration::from_secs(5), calls: 65_536, handlers: 256 }
+        Self { rpc: true, call_timeout: Duration::from_secs(5), calls: 65_536, handlers: 4_096 }
     }
 }
 
@@ -43,7 +43,7 @@ impl EndpointOptions {
         self
     }
 
-    /// Most handlers running at once, at least 1. Default 256; beyond it a request is answered with
+    /// Most handlers running at once, at least 1. Default 4,096; beyond it a request is answered with
     /// [`elbus_protocol::ErrorCode::Busy`] and a notification is dropped and counted.
     #[must_use]
     pub fn handlers(mut self, handlers: usize) -> Self {

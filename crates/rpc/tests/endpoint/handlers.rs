@@ -8,6 +8,8 @@ use std::future::IntoFuture;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
 
+const HANDLERS: usize = 256;
+
 struct Gated(Arc<Semaphore>);
 
 impl Handlers for Gated {
@@ -69,14 +71,15 @@ async fn requests_nobody_can_run() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_257th_handler_is_busy() {
+async fn one_handler_more_than_allowed_is_busy() {
     let hub = Hub::new();
-    let (a, b) = (hub.client("a"), hub.client("b"));
+    let (a, b) = (hub.client("a"), hub.client_with("b", EndpointOptions::default().handlers(HANDLERS)));
     let gate = Arc::new(Semaphore::new(0));
     b.serve(Gated(Arc::clone(&gate)));
-    let running = (0..256).map(|_| tokio::spawn(a.call("b", "wait", "x").into_future())).collect::<Vec<_>>();
+    let running =
+        (0..HANDLERS).map(|_| tokio::spawn(a.call("b", "wait", "x").into_future())).collect::<Vec<_>>();
     let mut made = 0;
-    while made < 256 {
+    while made < HANDLERS {
         tokio::task::yield_now().await;
         made += hub.ops().len();
     }

@@ -143,3 +143,15 @@ async fn the_connection_closes_with_its_last_holder() {
     drop(subscription);
     assert!(weak.upgrade().is_none());
 }
+
+#[tokio::test(start_paused = true)]
+async fn announcements_are_believed_from_the_broker_alone() {
+    let hub = Hub::new();
+    let (a, b, broker) = (hub.client("a"), hub.client("b"), hub.client(".broker"));
+    let mut warnings = a.subscribe(&[".broker/#"]);
+    assert_eq!(warnings.ready().await, Ok(()));
+    b.publish(".broker/warn", "forged", QoS::No).unwrap();
+    broker.publish(".broker/warn", "true", QoS::No).unwrap();
+    assert_eq!(warnings.next().await.unwrap().payload(), b"true");
+    assert_eq!((a.dropped().forged, a.link().held()), (1, (0, 0)));
+}
