@@ -5,14 +5,14 @@ use crate::connection::{Stream, login};
 use crate::failure::{Context, Failure};
 use crate::far_side::FarSide;
 use crate::figure::{Figure, Outcome};
-use crate::flow::{Lane, Waiter};
+use crate::flow::{Lane, Outflow, Waiter};
 use crate::inbox::Inbox;
 use crate::keeper::Keeper;
 use crate::latency::Latency;
 use crate::request::{Answer, Request};
 use crate::scenario::{Scenario, Settings};
 use crate::setup::Target;
-use crate::stage::{PATIENCE, Phase, Stage};
+use crate::stage::{PATIENCE, Phase, Stage, pause};
 use elbus_protocol::{NOP, QoS};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,11 +22,16 @@ use std::time::{Duration, Instant};
 /// Sends requests and measures once.
 pub(crate) fn run(target: &Target, settings: &Settings) -> Result<Outcome, Failure> {
     let (stage, keeper) = (Stage::new(), Keeper::default());
-    let lanes = (0..settings.senders).map(|_| Arc::new(Lane::new(u64::MAX, Arc::new(Waiter::default()))));
+    let lanes =
+        (0..settings.senders).map(|_| Arc::new(Lane::new(settings.window, Arc::new(Waiter::default()))));
     let lanes = lanes.collect::<Vec<_>>();
     let mut far_side = FarSide::connect(target, settings, &keeper, &lanes)?;
     let routes = far_side.routes();
-    let callers = (0..).zip(&lanes).map(|(index, lane)| Caller::connect(target, settings, index, lane));
+    let callers = (0..).zip(&lanes).map(|(index, lane)| {
+        let outflow =
+            Outflow { lane: Arc::clone(lane), routes: routes.get(index).into_iter().cloned().collect() };
+        Caller::connect(target, settings, index, outflow)
+    });
     let callers = callers.collect::<Result<Vec<_>, Failure>>()?;
     let counters = callers.iter().map(|caller| Arc::clone(&caller.answers)).collect::<Vec<_>>();
     let answers = || counters.iter().map(|counter| counter.load(Ordering::Relaxed)).sum::<u64>();
@@ -78,6 +83,8 @@ struct Caller {
     name: String,
     stream: Stream,
     request: Request,
+    /// Acknowledged messages queue up at a receiver that is slower than the broker: the window holds here too.
+    outflow: Outflow,
     latency: Latency,
     /// Requests answered so far.
     answers: Arc<AtomicU64>,
@@ -123,13 +130,13 @@ impl Caller {
         target: &Target,
         settings: &Settings,
         index: usize,
-        lane: &Arc<Lane>,
+        outflow: Outflow,
     ) -> Result<Self, Failure> {
         let name = settings.sender(index);
         let stream = login(&target.address, &name)?;
-        let request = Request::new(settings, index, Arc::clone(lane));
+        let request = Request::new(settings, index, Arc::clone(&outflow.lane));
         let latency = Latency::new(Instant::now());
-        Ok(Self { name, stream, request, latency, answers: Arc::default() })
+        Ok(Self { name, stream, request, outflow, latency, answers: Arc::default() })
     }
 
     /// Keeps requests under way until the run drains, then waits for the last answers.
@@ -140,6 +147,10 @@ impl Caller {
         let mut last = Instant::now();
         let mut last_ping = last;
         while stage.phase() < Phase::Draining || (!slots.is_idle() && stage.phase() != Phase::Over) {
+            if stage.phase() < Phase::Draining && slots.is_idle() && self.outflow.room() == 0 {
+                pause(Duration::from_micros(50));
+                continue;
+            }
             if stage.phase() < Phase::Draining {
                 self.send(&mut slots, &mut out, settings.qos(), stage)?;
             }
@@ -160,10 +171,12 @@ impl Caller {
     fn send(&mut self, slots: &mut Slots, out: &mut Vec<u8>, qos: QoS, stage: &Stage) -> Result<(), Failure> {
         out.clear();
         let now = Instant::now();
-        while let Some(slot) = slots.take(now) {
+        while self.outflow.room() > 0
+            && let Some(slot) = slots.take(now)
+        {
             self.request.encode(slot, qos, out);
         }
-        self.stream.send(out, stage).context(|| &self.name)
+        if out.is_empty() { Ok(()) } else { self.stream.send(out, stage).context(|| &self.name) }
     }
 
     /// One read; frees the slots that were answered. True if something came.
@@ -212,7 +225,7 @@ pub(crate) fn echo_to_itself(
             inbox.read(stream, |event| back |= request.answer(event) == Answer::To(1)).context(|| name)?;
         }
         latency.record(start.elapsed());
-        crate::stage::pause(Duration::from_micros(200));
+        pause(Duration::from_micros(200));
     }
     Ok(latency)
 }
