@@ -96,32 +96,41 @@ pub(crate) fn register(
     // The endpoint runs handlers on the runtime it was made on.
     let _on_runtime = broker.runtime.enter();
     let endpoint = Endpoint::new(Arc::new(link), options);
-    broker.runtime.spawn(drive(Arc::clone(broker), client, endpoint.downgrade(), wake, closed));
+    let leaving = Leaving { broker: Arc::clone(broker), client, endpoint: endpoint.downgrade() };
+    broker.runtime.spawn(drive(leaving, wake, closed));
     Ok(endpoint)
 }
 
-/// Hands frames over until the client is closed.
-async fn drive(
+/// What has to be undone when a client's task ends, however it ends: with its runtime, too.
+struct Leaving {
     broker: Arc<Inner>,
     client: Arc<ClientEntry>,
     endpoint: WeakEndpoint<LocalLink>,
-    wake: Arc<Notify>,
-    closed: Arc<AtomicBool>,
-) {
-    while !closed.load(Ordering::Acquire) {
-        wake.notified().await;
-        let mut next = client.outbox().take();
-        while let Some(batch) = next {
-            let Some(endpoint) = endpoint.upgrade() else { break };
-            deliver(&endpoint, batch);
-            drop(endpoint);
-            next = client.outbox().complete(Vec::new(), 0, 0);
-            tokio::task::consume_budget().await;
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.broker.unregister(&self.client);
+        self.client.outbox().close();
+        if let Some(endpoint) = self.endpoint.upgrade() {
+            endpoint.disconnected();
         }
     }
-    broker.unregister(&client);
-    if let Some(endpoint) = endpoint.upgrade() {
-        endpoint.disconnected();
+}
+
+/// Hands frames over until the client is closed.
+async fn drive(leaving: Leaving, wake: Arc<Notify>, closed: Arc<AtomicBool>) {
+    let outbox = leaving.client.outbox();
+    while !closed.load(Ordering::Acquire) {
+        wake.notified().await;
+        let mut next = outbox.take();
+        while let Some(batch) = next {
+            let Some(endpoint) = leaving.endpoint.upgrade() else { return };
+            deliver(&endpoint, batch);
+            drop(endpoint);
+            next = outbox.complete(Vec::new(), 0, 0);
+            tokio::task::consume_budget().await;
+        }
     }
 }
 
