@@ -206,6 +206,8 @@ mod tests {
     fn a_mask_is_not_its_own_text() {
         let rights = ClientAaa::new().subscribe(["news/+"]).unwrap().broadcast(["grp.?"]).unwrap();
         assert!(!rights.may_subscribe("news/#") && rights.may_subscribe("news/+"));
+        let rights = rights.exclude(["news/+"]).unwrap();
+        assert!(!rights.may_exclude("news/#") && rights.may_exclude("news/a"));
         assert!(!rights.may_broadcast("grp.*") && rights.may_broadcast("grp.a"));
         let denied = ClientAaa::new().deny_subscribe().deny_exclude().deny_p2p().deny_broadcast();
         assert!(!denied.may_subscribe("a") && !denied.may_exclude("a"));

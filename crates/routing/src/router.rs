@@ -263,6 +263,15 @@ impl Router {
                 sender.deliver(&receivers, &delivery, |_| true);
                 Ok(())
             }
+            OpBody::Subscribe(masks)
+            | OpBody::Unsubscribe(masks)
+            | OpBody::Exclude(masks)
+            | OpBody::Unexclude(masks)
+                if masks.iter().nth(self.limits.subscriptions).is_some() =>
+            {
+                // More than anybody can hold: refused whole, or one frame of NULs would take seconds.
+                Err(ErrorCode::Data)
+            }
             OpBody::Subscribe(masks) => self.add(sender, Interest::Subscription, masks),
             OpBody::Exclude(masks) => self.add(sender, Interest::Exclusion, masks),
             OpBody::Unsubscribe(masks) => self.remove(sender, Interest::Subscription, masks),

@@ -17,7 +17,6 @@ use std::collections::BTreeSet;
 use submap::SubMap;
 use support::{Make, Peer, Received, router};
 
-const CASES: u32 = 384;
 const NAMES: [&str; 5] = ["c0", "c1", "c2", "c3", "c4"];
 
 #[derive(Clone, Debug)]
@@ -92,7 +91,7 @@ impl Pair {
         let oracle = SubMap::new().separator('/').match_any("+").wildcard("#");
         assert_eq!(source.ask(&router, OpBody::Unsubscribe(Masks::new(".broker/warn"))), Ok(()));
         let (held, dose) = (Vec::new(), Dose::default());
-        let mut pair = Self { router, source, oracle, held, peers, bare, dose };
+        let mut pair = Self { router, source, peers, oracle, held, bare, dose };
         for client in 0..NAMES.len() {
             pair.held.push(BTreeSet::new());
             pair.begin(client);
@@ -120,14 +119,20 @@ impl Pair {
         match step {
             Step::Subscribe(client, mask) if !self.spelled_otherwise(*client, mask) => {
                 self.dose.subscribed += 1;
-                assert_eq!(self.peers[*client].ask(&self.router, OpBody::Subscribe(Masks::new(mask))), Ok(()));
+                assert_eq!(
+                    self.peers[*client].ask(&self.router, OpBody::Subscribe(Masks::new(mask))),
+                    Ok(())
+                );
                 self.oracle.subscribe(mask, client);
                 self.held[*client].insert(mask.clone());
             }
             Step::Unsubscribe(client, mask) if !self.spelled_otherwise(*client, mask) => {
                 let known = self.held[*client].remove(mask);
                 self.dose.unsubscribed += usize::from(known);
-                assert_eq!(self.peers[*client].ask(&self.router, OpBody::Unsubscribe(Masks::new(mask))), Ok(()));
+                assert_eq!(
+                    self.peers[*client].ask(&self.router, OpBody::Unsubscribe(Masks::new(mask))),
+                    Ok(())
+                );
                 self.oracle.unsubscribe(mask, client);
             }
             Step::Subscribe(..) | Step::Unsubscribe(..) => {}
@@ -163,7 +168,7 @@ impl Pair {
 #[test]
 fn publications_reach_whom_submap_says() {
     let total = RefCell::new(Dose::default());
-    let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
+    let config = Config { failure_persistence: None, ..Config::default() };
     TestRunner::new(config)
         .run(&(any::<bool>(), vec(step(), 20..160)), |(bare, steps)| {
             let mut pair = Pair::new(bare);

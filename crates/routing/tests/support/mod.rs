@@ -6,8 +6,8 @@ use elbus_protocol::{
     Decoder, ErrorCode, Event, EventHeader, EventKind, Header, Masks, OpBody, OpFrame, OpHeader, QoS,
 };
 use elbus_routing::{
-    Budget, ClientAaa, ClientEntry, ClientKind, Drain, Origin, Outbox, PeerIdentity, QueueLimits, RouteLimits,
-    Router, Sender,
+    Budget, ClientAaa, ClientEntry, ClientKind, Drain, Origin, Outbox, PeerIdentity, QueueLimits,
+    RouteLimits, Router, Sender,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -93,7 +93,14 @@ impl Peer {
     }
 
     /// Sends one operation over the wire form, as a socket client does. Returns the length of its body.
-    pub(crate) fn handle(&mut self, router: &Router, id: u32, qos: QoS, body: OpBody<'_>, share: bool) -> usize {
+    pub(crate) fn handle(
+        &mut self,
+        router: &Router,
+        id: u32,
+        qos: QoS,
+        body: OpBody<'_>,
+        share: bool,
+    ) -> usize {
         let mut wire = Vec::new();
         assert!(OpFrame { id, qos, body }.encode(&mut wire, u32::MAX));
         let header = OpHeader::read(&wire).unwrap();
