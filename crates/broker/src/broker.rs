@@ -87,9 +87,8 @@ impl Inner {
 
     /// Takes a client and, if it is a primary, its secondaries out. Does nothing if it is out already.
     pub(crate) fn unregister(&self, client: &Arc<ClientEntry>) {
-        let Some(departed) = self.router.unregister(client) else { return };
-        for secondary in departed.secondaries {
-            self.router.unregister(&secondary);
+        let Some(secondaries) = self.router.unregister(client) else { return };
+        for secondary in secondaries {
             secondary.outbox().close();
         }
         if !self.is_closing() {

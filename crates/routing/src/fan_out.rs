@@ -40,6 +40,16 @@ pub(crate) struct Delivery<'a> {
     pub(crate) counted: usize,
 }
 
+/// `payload` as part of the buffer it lies in, or as a copy if it lies in none.
+fn share(whole: Option<&Bytes>, payload: &[u8]) -> Bytes {
+    let inside = whole.and_then(|whole| {
+        let start = payload.as_ptr().addr().checked_sub(whole.as_ptr().addr())?;
+        let end = start.checked_add(payload.len())?;
+        (end <= whole.len()).then(|| whole.slice(start..end))
+    });
+    inside.unwrap_or_else(|| Bytes::copy_from_slice(payload))
+}
+
 impl Sender {
     /// The source of one client's operations.
     pub fn new(client: Arc<ClientEntry>) -> Self {
@@ -99,7 +109,7 @@ impl Sender {
             self.wire.extend_from_slice(payload);
             None
         } else {
-            Some(shared.map_or_else(|| Bytes::copy_from_slice(payload), |whole| whole.slice_ref(payload)))
+            Some(share(shared, payload))
         };
         let mut last = Push::Queued;
         for receiver in receivers.iter().filter(|receiver| wanted(receiver)) {

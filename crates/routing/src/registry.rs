@@ -13,6 +13,7 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     names: BTreeMap<Arc<str>, Arc<ClientEntry>>,
+    changes: u64,
 }
 
 impl Registry {
@@ -41,33 +42,41 @@ impl Registry {
                 return Err(ErrorCode::Busy);
             }
             replaced = self.remove(&holder).unwrap_or_default();
-            for secondary in &replaced {
-                self.remove(secondary);
-            }
             replaced.push(holder);
         }
+        self.changes += 1;
         self.names.insert(client.shared_name(), Arc::clone(client));
         Ok(replaced)
     }
 
     /// Takes a client out, by identity: whoever holds its name by now stays. `None` if it was not in; else
-    /// the secondaries that have to follow it.
+    /// the secondaries of a primary, which go with it, so that the next holder of the name inherits none.
     pub(crate) fn remove(&mut self, client: &Arc<ClientEntry>) -> Option<Vec<Arc<ClientEntry>>> {
         self.names.get(client.name()).filter(|holder| Arc::ptr_eq(holder, client))?;
+        self.changes += 1;
         self.names.remove(client.name());
-        let orphans =
-            if client.is_secondary() { Vec::new() } else { self.secondaries(client.name()).collect() };
-        Some(orphans)
+        if client.is_secondary() {
+            return Some(Vec::new());
+        }
+        let secondaries = self.secondaries(client.name());
+        for secondary in &secondaries {
+            self.names.remove(secondary.name());
+        }
+        Some(secondaries)
     }
 
-    pub(crate) fn secondaries(&self, primary: &str) -> impl Iterator<Item = Arc<ClientEntry>> {
+    fn secondaries(&self, primary: &str) -> Vec<Arc<ClientEntry>> {
         let prefix = [primary, SECONDARY_MARK].concat();
         self.names
             .range::<str, _>((Bound::Included(&*prefix), Bound::Unbounded))
             .take_while(move |(name, _)| name.starts_with(&prefix))
             .map(|(_, client)| Arc::clone(client))
-            .collect::<Vec<_>>()
-            .into_iter()
+            .collect()
+    }
+
+    /// How many times anything has changed.
+    pub(crate) const fn changes(&self) -> u64 {
+        self.changes
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&Arc<ClientEntry>> {
@@ -195,9 +204,10 @@ mod tests {
         let orphans = registry.remove(&new).unwrap();
         assert_eq!(names(&orphans), ["a%%0", "a%%1"]);
         assert!(registry.remove(&new).is_none(), "once");
-        for client in &second {
-            assert!(registry.remove(client).is_some());
+        for gone in &second[..2] {
+            assert!(registry.remove(gone).is_none(), "went with its primary");
         }
+        assert!(registry.remove(&second[2]).is_some());
         assert!(registry.names().is_empty());
     }
 }

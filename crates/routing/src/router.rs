@@ -34,11 +34,10 @@ struct Tables {
     subscriptions: Subscriptions,
 }
 
-/// What [`Router::unregister`] leaves to do.
-#[derive(Debug)]
-pub struct Departed {
-    /// Secondaries that have to be disconnected with their primary.
-    pub secondaries: Vec<Arc<ClientEntry>>,
+impl Tables {
+    const fn changes(&self) -> (u64, u64) {
+        (self.registry.changes(), self.subscriptions.changes())
+    }
 }
 
 /// The routing tables of one broker.
@@ -71,13 +70,16 @@ impl Router {
         self.tables.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The tables for one change. The generation moves on before the lock is free again, so whoever is told
-    /// that the change was made finds it in force.
+    /// The tables for one change. If it changed anything the generation moves on before the lock is free
+    /// again, so whoever is told that the change was made finds it in force.
     fn change<T>(&self, change: impl FnOnce(&mut Tables) -> T) -> T {
         let mut tables: RwLockWriteGuard<'_, Tables> =
             self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        let before = tables.changes();
         let result = change(&mut tables);
-        self.generation.fetch_add(1, Ordering::Release);
+        if tables.changes() != before {
+            self.generation.fetch_add(1, Ordering::Release);
+        }
         result
     }
 
@@ -94,6 +96,7 @@ impl Router {
         let limit = self.limits.subscriptions;
         let replaced = self.change(|tables| {
             let replaced = tables.registry.register(client, force)?;
+            self.count_departed(&replaced);
             tables.subscriptions.add_client(client);
             tables.subscriptions.add(Interest::Subscription, client, WARN_TOPIC, limit);
             Ok(replaced)
@@ -104,17 +107,33 @@ impl Router {
         Ok(replaced)
     }
 
-    /// Takes a client out of the tables; `None` if it was not in them any more.
-    pub fn unregister(&self, client: &Arc<ClientEntry>) -> Option<Departed> {
-        let secondaries = self.change(|tables| tables.registry.remove(client))?;
+    /// Takes a client out of the tables, and with a primary its secondaries, which are returned and have to
+    /// be disconnected. `None` if it was not in the tables any more.
+    pub fn unregister(&self, client: &Arc<ClientEntry>) -> Option<Vec<Arc<ClientEntry>>> {
+        let secondaries = self.change(|tables| {
+            let secondaries = tables.registry.remove(client)?;
+            self.count_departed(std::slice::from_ref(client));
+            self.count_departed(&secondaries);
+            Some(secondaries)
+        })?;
         self.forget(client);
-        Some(Departed { secondaries })
+        for secondary in &secondaries {
+            self.forget(secondary);
+        }
+        Some(secondaries)
+    }
+
+    /// Keeps the counters of clients that leave the registry; under its lock, so that totals never miss them.
+    fn count_departed(&self, clients: &[Arc<ClientEntry>]) {
+        let mut departed = self.departed.lock().unwrap_or_else(PoisonError::into_inner);
+        for client in clients {
+            departed.add_client(client);
+        }
     }
 
     /// Ends the subscriptions of a client that no name leads to any more, in slices.
     fn forget(&self, client: &Arc<ClientEntry>) {
         while !self.change(|tables| tables.subscriptions.remove_client(client, MASKS_PER_HOLD)) {}
-        self.departed.lock().unwrap_or_else(PoisonError::into_inner).add_client(client);
     }
 
     /// The client of this full name.
@@ -160,8 +179,13 @@ impl Router {
 
     /// Sums over all clients, those that have left included.
     pub fn totals(&self) -> Totals {
+        let tables = self.read();
         let mut totals = *self.departed.lock().unwrap_or_else(PoisonError::into_inner);
-        self.clients().iter().for_each(|client| totals.add_client(client));
+        let clients: Vec<_> = tables.registry.names().values().map(Arc::clone).collect();
+        drop(tables);
+        for client in &clients {
+            totals.add_client(client);
+        }
         totals
     }
 

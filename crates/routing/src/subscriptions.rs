@@ -30,6 +30,7 @@ pub(crate) struct Subscriptions {
     /// By slot.
     held: Vec<Held>,
     free: Vec<u32>,
+    changes: u64,
 }
 
 impl Subscriptions {
@@ -39,6 +40,7 @@ impl Subscriptions {
             unwanted: MaskTree::new(Syntax::Topic),
             held: Vec::new(),
             free: Vec::new(),
+            changes: 0,
         }
     }
 
@@ -90,6 +92,7 @@ impl Subscriptions {
         let (place, new) = self.tree(interest).insert(mask, slot);
         if new && let Some((_, held)) = self.held(client) {
             held.places.insert((interest, place));
+            self.changes += 1;
         }
         true
     }
@@ -100,6 +103,7 @@ impl Subscriptions {
         let Some((slot, held)) = self.held(client) else { return };
         if held.places.remove(&(interest, place)) {
             self.tree(interest).remove(place, slot);
+            self.changes += 1;
         }
     }
 
@@ -111,6 +115,7 @@ impl Subscriptions {
             held.places.remove(place);
         }
         let done = held.places.is_empty();
+        self.changes += 1;
         for (interest, place) in leaving {
             self.tree(interest).remove(place, slot);
         }
@@ -121,6 +126,11 @@ impl Subscriptions {
             self.free.push(slot);
         }
         done
+    }
+
+    /// How many times anything has changed.
+    pub(crate) const fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// The clients a publication to `topic` goes to, each once, and the work it took to find them.

@@ -442,9 +442,9 @@ impl World {
         } else {
             self.secondaries(self.known[index].name)
         };
-        assert_eq!(self.indices(&departed.unwrap().secondaries), expected);
+        assert_eq!(self.indices(&departed.unwrap()), expected);
         for secondary in expected {
-            self.unregister(secondary);
+            self.known[secondary].registered = false;
         }
     }
 

@@ -540,7 +540,7 @@ fn a_late_departure_leaves_the_new_holder_of_the_name() {
     assert_eq!((new.take().len(), new_second.take().len()), (2, 1));
     assert_eq!((old.take(), old_second.take()), (Vec::new(), Vec::new()));
     let departed = router.unregister(&new.entry).unwrap();
-    assert!(matches!(&departed.secondaries[..], [one] if Arc::ptr_eq(one, &new_second.entry)));
+    assert!(matches!(&departed[..], [one] if Arc::ptr_eq(one, &new_second.entry)));
 }
 
 #[test]
