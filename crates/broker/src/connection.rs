@@ -297,7 +297,7 @@ impl Connection {
     /// Writes what routing threads could not, for as long as the session lives.
     pub(crate) async fn write_blocked(&self, outbox: &Outbox) -> EndReason {
         loop {
-            self.blocked.notified().await;
+            // First of all: whoever waited before may have been told and then dropped.
             while let Some(socket) = self.blocked_socket() {
                 if let Err(error) = poll_fn(|cx| socket.poll_write_ready(cx)).await {
                     return EndReason::Io(error.kind());
@@ -305,6 +305,7 @@ impl Connection {
                 let mut half = self.lock();
                 self.go_on(&mut half, outbox);
             }
+            self.blocked.notified().await;
         }
     }
 

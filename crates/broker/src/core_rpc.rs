@@ -13,6 +13,9 @@ use std::sync::{Arc, Weak};
 const FILTER_BYTES: usize = 256;
 /// Most memory a compiled filter may take, in bytes. A quarter of it would refuse `\w{3}`.
 const FILTER_COMPILED_BYTES: usize = 256 << 10;
+/// Deepest nesting of params that is read. The reader recurses, and its own bound of 1,024 is more than the
+/// stack of a worker holds in a build that is not optimised.
+const PARAMS_DEPTH: usize = 16;
 
 /// The default methods of the broker's own client.
 ///
@@ -139,8 +142,9 @@ fn parse_filter(params: &[u8]) -> Result<Option<Regex>, RpcError> {
         return Ok(None);
     }
     let mut rest = params;
-    let params: ClientListParams =
-        rmp_serde::from_read(&mut rest).map_err(|error| refused(error.to_string()))?;
+    let mut reader = rmp_serde::Deserializer::new(&mut rest);
+    reader.set_max_depth(PARAMS_DEPTH);
+    let params = ClientListParams::deserialize(&mut reader).map_err(|error| refused(error.to_string()))?;
     if !rest.is_empty() {
         return Err(refused(format!("{} bytes behind the params", rest.len())));
     }

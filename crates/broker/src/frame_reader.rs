@@ -17,6 +17,10 @@ use std::sync::Arc;
 /// One read, in bytes.
 const CHUNK_BYTES: usize = 64 << 10;
 
+/// Bytes of large frames after which others get the thread: as long as a turn of routing, some hundred
+/// microseconds.
+const TURN_BYTES: usize = 1 << 20;
+
 thread_local! {
     static CHUNK: RefCell<Box<[u8]>> = RefCell::new(vec![0; CHUNK_BYTES].into_boxed_slice());
 }
@@ -44,6 +48,8 @@ pub(crate) struct FrameReader<'a> {
     unfinished: bool,
     /// Of the broker's total, for unfinished input.
     charged: usize,
+    /// Read of large frames since others had the thread.
+    large_bytes: usize,
 }
 
 impl<'a> FrameReader<'a> {
@@ -59,7 +65,8 @@ impl<'a> FrameReader<'a> {
         let mut decoder = Decoder::new(frame_bytes);
         decoder.keep(first).map_err(EndReason::Malformed)?;
         let unfinished = decoder.kept_bytes() > 0;
-        Ok(Self { broker, connection, socket, sender: Sender::new(client), decoder, unfinished, charged: 0 })
+        let sender = Sender::new(client);
+        Ok(Self { broker, connection, socket, sender, decoder, unfinished, charged: 0, large_bytes: 0 })
     }
 
     /// Reads until the connection is to end.
@@ -120,18 +127,19 @@ impl<'a> FrameReader<'a> {
         };
         if most > 0 {
             match read(self.socket.try_read_into(space, most))? {
-                Some(_) => self.connection.heard(self.broker.clock.now_ms()),
+                Some(count) => self.large_bytes += count,
                 None => return Ok(Some(Turn::Readable)),
             }
+            self.connection.heard(self.broker.clock.now_ms());
         }
+        let next = if self.large_bytes >= TURN_BYTES { Turn::Yield } else { Turn::Again };
         let Some((header, body)) = self.decoder.take_large() else {
-            // Asking for readiness lets others have the thread now and then.
-            return Ok(Some(Turn::Readable));
+            return Ok(Some(next));
         };
         let body = Bytes::from(body);
         let result = self.take_frame(header, &body, Some(&body)).map_err(EndReason::Malformed);
         self.sender.flush();
-        result.map(|turn| Some(turn.unwrap_or(Turn::Again)))
+        result.map(|turn| Some(turn.unwrap_or(next)))
     }
 
     /// Routes the whole frames of a chunk and keeps the rest.
@@ -186,6 +194,7 @@ impl<'a> FrameReader<'a> {
     /// Lets others have the thread; then waits for full receivers, all together no longer than the pause.
     async fn give_way(&mut self) {
         self.sender.begin_turn();
+        self.large_bytes = 0;
         let stalled = self.sender.take_stalled();
         if stalled.is_empty() {
             return tokio::task::yield_now().await;

@@ -12,7 +12,7 @@
 //! A library cannot choose the allocator of the program it is part of. On musl replace it, its own is slow under
 //! threads:
 //!
-//! ```ignore
+//! ```
 //! #[global_allocator]
 //! static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 //! ```
@@ -34,3 +34,8 @@ pub use elbus_rpc::{
     Ack, Call, CallError, Delivery, Dropped, Endpoint, EndpointOptions, Handlers, Link, Messages,
     Notification, Request, RpcError, SubmitError, Subscription,
 };
+
+/// The code of the README, compiled and run as a documentation test.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -1,4 +1,7 @@
 //! Starts the server under test and other programs, and reads what they print.
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+pub(crate) mod raw;
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read};
@@ -46,6 +49,10 @@ impl Server {
 
     pub(crate) fn socket(&self) -> PathBuf {
         self.folder.join("bus.sock")
+    }
+
+    pub(crate) fn process(&mut self) -> &mut Process {
+        &mut self.process
     }
 }
 
@@ -99,8 +106,20 @@ impl Process {
         &self.seen
     }
 
+    /// Sends a signal by its name without `SIG`.
+    pub(crate) fn signal(&self, name: &str) {
+        let number = self.child.id().to_string();
+        let status = Command::new("kill").args(["-s", name, &number]).status().unwrap();
+        assert!(status.success(), "kill -s {name} {number}: {status}");
+    }
+
     /// Waits for the end and returns status and all output.
     pub(crate) fn finish(mut self) -> (ExitStatus, String) {
+        self.wait()
+    }
+
+    /// As [`Process::finish`], for those who only borrow it.
+    pub(crate) fn wait(&mut self) -> (ExitStatus, String) {
         let deadline = Instant::now() + WAIT;
         while self.next_line(deadline).is_some() {}
         loop {
