@@ -74,26 +74,47 @@ impl Inner {
     }
 
     /// Enters a client, puts out whoever it replaces, and announces it.
-    pub(crate) fn register(&self, client: &Arc<ClientEntry>, force: bool) -> Result<(), ErrorCode> {
+    pub(crate) fn register(
+        self: &Arc<Self>,
+        client: &Arc<ClientEntry>,
+        force: bool,
+    ) -> Result<(), ErrorCode> {
         if self.is_closing() {
             return Err(ErrorCode::NotSupported);
         }
         for replaced in self.router.register(client, force)? {
             replaced.outbox().close();
+            self.forget(&replaced);
         }
         announce(self, Announcement::Registered(client));
         Ok(())
     }
 
     /// Takes a client and, if it is a primary, its secondaries out. Does nothing if it is out already.
-    pub(crate) fn unregister(&self, client: &Arc<ClientEntry>) {
+    pub(crate) fn unregister(self: &Arc<Self>, client: &Arc<ClientEntry>) {
         let Some(secondaries) = self.router.unregister(client) else { return };
+        self.forget(client);
         for secondary in secondaries {
             secondary.outbox().close();
+            self.forget(&secondary);
         }
         if !self.is_closing() {
             announce(self, Announcement::Unregistered(client));
         }
+    }
+
+    /// Ends the subscriptions of a client that has left. Tens of thousands are left to a task, which lets others
+    /// have the thread in between.
+    fn forget(self: &Arc<Self>, client: &Arc<ClientEntry>) {
+        if self.router.forget(client) {
+            return;
+        }
+        let (broker, client) = (Arc::clone(self), Arc::clone(client));
+        self.runtime.spawn(async move {
+            while !broker.router.forget(&client) {
+                tokio::task::yield_now().await;
+            }
+        });
     }
 }
 

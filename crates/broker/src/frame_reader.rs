@@ -87,8 +87,11 @@ impl<'a> FrameReader<'a> {
                         return EndReason::Io(error.kind());
                     }
                 }
-                Turn::Yield => self.give_way().await,
-                Turn::Relief => poll_fn(|cx| self.sender.client().outbox().poll_relief(cx)).await,
+                Turn::Yield => {
+                    self.give_way().await;
+                    self.finish_operation().await;
+                }
+                Turn::Relief => self.relief().await,
             }
         }
     }
@@ -209,6 +212,23 @@ impl<'a> FrameReader<'a> {
                 client.outbox().spend_pause();
             }
         }
+    }
+
+    /// Goes on with an operation that takes more than one turn.
+    async fn finish_operation(&mut self) {
+        while self.sender.is_unfinished() && self.connection.reason().is_none() {
+            let reads_on = self.broker.router.go_on(&mut self.sender);
+            self.sender.flush();
+            if !reads_on {
+                self.relief().await;
+            }
+            self.give_way().await;
+        }
+    }
+
+    /// Waits until the client has read its acknowledgements.
+    async fn relief(&self) {
+        poll_fn(|cx| self.sender.client().outbox().poll_relief(cx)).await;
     }
 
     /// Charges what is kept to the broker's total, or ends the connection that would exceed it.

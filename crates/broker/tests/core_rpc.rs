@@ -11,7 +11,7 @@ use elbus_routing::{AaaMap, ClientAaa};
 use elbus_rpc::{Handlers, Notification, Request, RpcError};
 use std::time::Instant;
 use support::broker::{WAIT, block_on, eventually, listen, listen_tcp, listen_unix, socket_path};
-use support::frame::{ACKED, Frame, MESSAGE, call, message, op, publish, subscribe};
+use support::frame::{Frame, MESSAGE, call, message, op, publish, subscribe};
 use support::raw::Raw;
 use support::replay::Address;
 

@@ -102,7 +102,7 @@ fn both_sides_exchange_everything() {
                 );
             }
             assert_eq!(socket.ask(publish(4, "down/x", "4")), 1);
-            assert_eq!(socket.ask(op(5, PUBLISH_FOR | ACKED, "down/y\0v.local\05")), 1);
+            assert_eq!(socket.ask(op(5, PUBLISH_FOR | ACKED, "down/y\0v.local\x005")), 1);
             for (topic, payload) in [("down/x", b"4"), ("down/y", b"5")] {
                 let got = timeout(WAIT, down.next()).await.unwrap().unwrap();
                 assert_eq!((got.topic(), got.payload()), (Some(topic), &payload[..]));

@@ -1,5 +1,6 @@
 //! Life of a session under a paused clock: logins, deadlines, pings, slow readers, split input.
 #![cfg(test)]
+#![allow(clippy::unchecked_time_subtraction, reason = "constants, the smaller one taken off")]
 
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;

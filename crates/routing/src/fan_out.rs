@@ -1,5 +1,6 @@
 //! One frame into the outboxes of its receivers, and whom to wake afterwards.
 
+use crate::mask_change::Unfinished;
 use crate::outbox::INLINE_BYTES;
 use crate::route_cache::{Receivers, RouteCache};
 use crate::{ClientEntry, Push, Traffic};
@@ -26,6 +27,8 @@ pub struct Sender {
     acknowledged: bool,
     received: Traffic,
     stalled: Vec<Arc<ClientEntry>>,
+    /// An operation that goes on in the next turn.
+    pub(crate) unfinished: Option<Unfinished>,
 }
 
 /// A delivery before it is encoded.
@@ -62,6 +65,7 @@ impl Sender {
             acknowledged: false,
             received: Traffic::default(),
             stalled: Vec::new(),
+            unfinished: None,
         }
     }
 
@@ -81,7 +85,12 @@ impl Sender {
 
     /// True when others should have the thread, or when a receiver is to be waited for: flush, then come back.
     pub fn should_yield(&self) -> bool {
-        self.work >= TURN_WORK || !self.stalled.is_empty()
+        self.work >= TURN_WORK || !self.stalled.is_empty() || self.is_unfinished()
+    }
+
+    /// True while an operation has to go on with [`crate::Router::go_on`] before the next one may begin.
+    pub const fn is_unfinished(&self) -> bool {
+        self.unfinished.is_some()
     }
 
     /// Clients whose queues filled up since the last call; the sender's connection waits for them, together at

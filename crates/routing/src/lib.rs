@@ -13,6 +13,7 @@ mod client_entry;
 mod counters;
 mod fan_out;
 mod host_rule;
+mod mask_change;
 mod mask_tree;
 mod outbox;
 mod registry;

@@ -1,7 +1,7 @@
 //! The queue of one client: finished wire bytes, bounded in frames and bytes.
 //!
 //! `fan_out.rs` pushes, the owner of the connection takes everything there is in one [`Batch`] and writes it.
-//! Frames up to [`INLINE_BYTES`] of payload are copied into one contiguous buffer; a larger payload is shared
+//! Frames up to `INLINE_BYTES` of payload are copied into one contiguous buffer; a larger payload is shared
 //! between its receivers and leaves by a vectored write.
 
 use crate::{Budget, Traffic};
@@ -169,7 +169,7 @@ struct State {
 
 /// The queue of one client.
 ///
-/// The lock guards plain memory: it is held for one copy of at most [`INLINE_BYTES`] and is never held over a
+/// The lock guards plain memory: it is held for one copy of at most `INLINE_BYTES` and is never held over a
 /// system call.
 pub struct Outbox {
     state: Mutex<State>,

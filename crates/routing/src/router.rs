@@ -1,6 +1,7 @@
 //! One operation in, one verdict out: authorise, resolve, fan out, acknowledge.
 
 use crate::fan_out::Delivery;
+use crate::mask_change::{MASKS_PER_HOLD, masks_of};
 use crate::registry::Registry;
 use crate::route_cache::Route;
 use crate::subscriptions::{Interest, Subscriptions};
@@ -8,12 +9,9 @@ use crate::{ClientAaa, ClientEntry, ClientInfo, Push, Sender, Totals, broadcast}
 use bytes::Bytes;
 use elbus_protocol::mask::Syntax;
 use elbus_protocol::reserved::{BROKER_NAME, BROKER_TOPICS, WARN_TOPIC};
-use elbus_protocol::{AckFrame, ErrorCode, EventKind, Masks, Op, OpBody, OpFrame};
+use elbus_protocol::{AckFrame, ErrorCode, EventKind, Op, OpBody, OpFrame};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-
-/// Masks of one operation that are changed under one hold of the lock: about 100 microseconds.
-const MASKS_PER_HOLD: usize = 256;
 
 /// Bounds of what one client may hold in the routing tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,9 +27,9 @@ impl Default for RouteLimits {
 }
 
 #[derive(Debug)]
-struct Tables {
+pub(crate) struct Tables {
     registry: Registry,
-    subscriptions: Subscriptions,
+    pub(crate) subscriptions: Subscriptions,
 }
 
 impl Tables {
@@ -70,9 +68,13 @@ impl Router {
         self.tables.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) const fn limits(&self) -> RouteLimits {
+        self.limits
+    }
+
     /// The tables for one change. If it changed anything the generation moves on before the lock is free
     /// again, so whoever is told that the change was made finds it in force.
-    fn change<T>(&self, change: impl FnOnce(&mut Tables) -> T) -> T {
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Tables) -> T) -> T {
         let mut tables: RwLockWriteGuard<'_, Tables> =
             self.tables.write().unwrap_or_else(PoisonError::into_inner);
         let before = tables.changes();
@@ -84,7 +86,8 @@ impl Router {
     }
 
     /// Registers a client and subscribes it to [`WARN_TOPIC`]. With `force` a primary takes its name from
-    /// another socket client; returned are the clients that were put out and have to be disconnected.
+    /// another socket client; returned are the clients that were put out and have to be disconnected; call
+    /// [`Router::forget`] for each.
     ///
     /// # Errors
     /// `NotRegistered`, `Access`, `Busy` as the registry says.
@@ -94,46 +97,40 @@ impl Router {
         force: bool,
     ) -> Result<Vec<Arc<ClientEntry>>, ErrorCode> {
         let limit = self.limits.subscriptions;
-        let replaced = self.change(|tables| {
+        self.change(|tables| {
             let replaced = tables.registry.register(client, force)?;
-            self.count_departed(&replaced);
+            self.depart(&mut tables.subscriptions, &replaced);
             tables.subscriptions.add_client(client);
             tables.subscriptions.add(Interest::Subscription, client, WARN_TOPIC, limit);
             Ok(replaced)
-        })?;
-        for client in &replaced {
-            self.forget(client);
-        }
-        Ok(replaced)
+        })
     }
 
     /// Takes a client out of the tables, and with a primary its secondaries, which are returned and have to
-    /// be disconnected. `None` if it was not in the tables any more.
+    /// be disconnected. `None` if it was not in the tables any more. [`Router::forget`] each of them afterwards.
     pub fn unregister(&self, client: &Arc<ClientEntry>) -> Option<Vec<Arc<ClientEntry>>> {
-        let secondaries = self.change(|tables| {
+        self.change(|tables| {
             let secondaries = tables.registry.remove(client)?;
-            self.count_departed(std::slice::from_ref(client));
-            self.count_departed(&secondaries);
+            self.depart(&mut tables.subscriptions, std::slice::from_ref(client));
+            self.depart(&mut tables.subscriptions, &secondaries);
             Some(secondaries)
-        })?;
-        self.forget(client);
-        for secondary in &secondaries {
-            self.forget(secondary);
-        }
-        Some(secondaries)
+        })
     }
 
-    /// Keeps the counters of clients that leave the registry; under its lock, so that totals never miss them.
-    fn count_departed(&self, clients: &[Arc<ClientEntry>]) {
+    /// Keeps the counters of clients that leave the registry, under its lock, so that totals never miss them, and
+    /// ends what most of them hold.
+    fn depart(&self, subscriptions: &mut Subscriptions, clients: &[Arc<ClientEntry>]) {
         let mut departed = self.departed.lock().unwrap_or_else(PoisonError::into_inner);
         for client in clients {
             departed.add_client(client);
+            subscriptions.remove_client(client, MASKS_PER_HOLD);
         }
     }
 
-    /// Ends the subscriptions of a client that no name leads to any more, in slices.
-    fn forget(&self, client: &Arc<ClientEntry>) {
-        while !self.change(|tables| tables.subscriptions.remove_client(client, MASKS_PER_HOLD)) {}
+    /// Goes on ending the subscriptions and exclusions of a client that has left and held more than a few hundred
+    /// of them. True once none is left; call it again until then, other work in between.
+    pub fn forget(&self, client: &Arc<ClientEntry>) -> bool {
+        self.change(|tables| tables.subscriptions.remove_client(client, MASKS_PER_HOLD))
     }
 
     /// The client of this full name.
@@ -206,8 +203,15 @@ impl Router {
             return true;
         }
         sender.count_received(length);
-        let result = self.route(sender, &frame.body, frame.qos.realtime(), length, shared);
-        let reads_on = !frame.qos.acknowledged() || sender.acknowledge(AckFrame { id: frame.id, result });
+        let ack = frame.qos.acknowledged().then_some(frame.id);
+        let result = match masks_of(&frame.body) {
+            Some(masks) => self.change_masks(sender, frame.body.op(), masks, ack, false),
+            None => Some(self.route(sender, &frame.body, frame.qos.realtime(), length, shared)),
+        };
+        let reads_on = match (result, ack) {
+            (Some(result), Some(id)) => sender.acknowledge(AckFrame { id, result }),
+            _ => true,
+        };
         if frame.qos.realtime() {
             sender.flush();
         }
@@ -255,7 +259,6 @@ impl Router {
             counted,
         };
         match *body {
-            OpBody::Nop => Ok(()),
             OpBody::Message { target, .. } => {
                 let receivers = self.resolve(sender, Op::Message, target)?;
                 match sender.deliver(&receivers, &delivery, |_| true) {
@@ -287,19 +290,10 @@ impl Router {
                 sender.deliver(&receivers, &delivery, |_| true);
                 Ok(())
             }
-            OpBody::Subscribe(masks)
-            | OpBody::Unsubscribe(masks)
-            | OpBody::Exclude(masks)
-            | OpBody::Unexclude(masks)
-                if masks.iter().nth(self.limits.subscriptions).is_some() =>
-            {
-                // More than anybody can hold: refused whole, or one frame of NULs would take seconds.
-                Err(ErrorCode::Data)
-            }
-            OpBody::Subscribe(masks) => self.add(sender, Interest::Subscription, masks),
-            OpBody::Exclude(masks) => self.add(sender, Interest::Exclusion, masks),
-            OpBody::Unsubscribe(masks) => self.remove(sender, Interest::Subscription, masks),
-            OpBody::Unexclude(masks) => self.remove(sender, Interest::Exclusion, masks),
+            _ => match masks_of(body) {
+                Some(masks) => self.change_masks(sender, body.op(), masks, None, true).unwrap_or(Ok(())),
+                None => Ok(()),
+            },
         }
     }
 
@@ -342,66 +336,11 @@ impl Router {
             }
         }
     }
-
-    /// Adds masks; those that are allowed are taken even if others are not.
-    fn add(&self, sender: &mut Sender, interest: Interest, masks: Masks<'_>) -> Result<(), ErrorCode> {
-        let op = match interest {
-            Interest::Subscription => Op::Subscribe,
-            Interest::Exclusion => Op::Exclude,
-        };
-        let mut result = Ok(());
-        let mut masks = masks.iter().peekable();
-        while masks.peek().is_some() {
-            let client = &sender.client;
-            sender.work += MASKS_PER_HOLD;
-            let mut allowed = Vec::with_capacity(MASKS_PER_HOLD);
-            for mask in masks.by_ref().take(MASKS_PER_HOLD) {
-                match authorise(client, op, mask) {
-                    Ok(()) => allowed.push(mask),
-                    // A denied mask decides the answer, whatever else was wrong.
-                    Err(code) if result != Err(ErrorCode::Access) => result = Err(code),
-                    Err(_) => {}
-                }
-            }
-            let taken = self.change(|tables| {
-                allowed
-                    .iter()
-                    .all(|mask| tables.subscriptions.add(interest, client, mask, self.limits.subscriptions))
-            });
-            if !taken {
-                result = result.and(Err(ErrorCode::Data));
-                break;
-            }
-        }
-        if result == Err(ErrorCode::Access) {
-            sender.client.denied.fetch_add(1, Ordering::Relaxed);
-        }
-        result
-    }
-
-    /// Takes masks out; those beyond the limits are refused, the others taken out all the same.
-    fn remove(&self, sender: &mut Sender, interest: Interest, masks: Masks<'_>) -> Result<(), ErrorCode> {
-        let mut result = Ok(());
-        let mut masks = masks.iter().peekable();
-        while masks.peek().is_some() {
-            sender.work += MASKS_PER_HOLD;
-            self.change(|tables| {
-                for mask in masks.by_ref().take(MASKS_PER_HOLD) {
-                    if !Syntax::Topic.within_limits(mask) {
-                        result = Err(ErrorCode::Data);
-                        continue;
-                    }
-                    tables.subscriptions.remove(interest, &sender.client, mask);
-                }
-            });
-        }
-        result
-    }
 }
 
 /// Whether a client may name `key` in this operation. A right is checked before anything is looked up, so that
 /// what exists cannot be probed.
-fn authorise(client: &ClientEntry, op: Op, key: &str) -> Result<(), ErrorCode> {
+pub(crate) fn authorise(client: &ClientEntry, op: Op, key: &str) -> Result<(), ErrorCode> {
     let syntax = match op {
         Op::Message | Op::Broadcast => Syntax::Peer,
         _ => Syntax::Topic,

@@ -252,6 +252,7 @@ fn an_operation_with_more_masks_than_anybody_can_hold_is_refused_whole() {
         assert_eq!(peer.take().len(), copies, "{topic}");
     }
     assert!(router.unregister(&peer.entry).is_some());
+    while !router.forget(&peer.entry) {}
     assert_eq!(source.ask(&router, publish("0")), Ok(()));
     assert_eq!(peer.take(), []);
 }
@@ -623,4 +624,32 @@ fn a_push_says_what_became_of_the_frame() {
     assert_eq!([(); 2].map(|()| outbox.push(b"frame", None, 1)), [Push::QueuedPause, Push::Full]);
     outbox.close();
     assert_eq!(outbox.push(b"frame", None, 1), Push::Closed);
+}
+
+#[test]
+fn an_operation_with_many_masks_gives_way_and_is_acknowledged_once() {
+    let router = router();
+    let mut peer = Peer::join(&router, "peer", Make::default());
+    let masks = (0..20_000).map(|n| format!("m/{n}")).collect::<Vec<_>>().join("\0");
+    let frame = OpFrame { id: 5, qos: QoS::Processed, body: OpBody::Subscribe(Masks::new(&masks)) };
+    assert!(router.handle(&mut peer.sender, &frame, masks.len(), None));
+    let mut turns = 1;
+    while peer.sender.is_unfinished() {
+        assert!(peer.sender.should_yield() && peer.take().is_empty(), "acknowledged before it was done");
+        peer.sender.begin_turn();
+        assert!(router.go_on(&mut peer.sender));
+        turns += 1;
+    }
+    assert!(turns > 20, "{turns} turns");
+    peer.sender.flush();
+    assert_eq!(peer.take().len(), 1);
+    let mut source = Peer::join(&router, "source", Make::default());
+    assert_eq!(source.ask(&router, publish("m/19999")), Ok(()));
+    assert_eq!(peer.take().len(), 1);
+    assert!(router.unregister(&peer.entry).is_some());
+    let mut slices = 1;
+    while !router.forget(&peer.entry) {
+        slices += 1;
+    }
+    assert!(slices > 20, "{slices} slices");
 }

@@ -107,6 +107,10 @@ impl Peer {
         let body = Bytes::from(wire).slice(OpHeader::BYTES..);
         let frame = OpFrame::parse(header, &body).unwrap();
         assert!(router.handle(&mut self.sender, &frame, body.len(), share.then_some(&body)));
+        while self.sender.is_unfinished() {
+            self.sender.begin_turn();
+            assert!(router.go_on(&mut self.sender));
+        }
         self.sender.flush();
         body.len()
     }

@@ -1,0 +1,163 @@
+//! Subscribe, unsubscribe, exclude, unexclude: the operations that may carry thousands of masks.
+//!
+//! They are carried out in slices. Between slices the tables are free, and a connection that has done its turn
+//! lets others have the thread; what is left of its operation waits in its `Sender`.
+
+use crate::router::{Router, authorise};
+use crate::subscriptions::Interest;
+use crate::{Sender, TURN_WORK};
+use elbus_protocol::mask::Syntax;
+use elbus_protocol::{AckFrame, ErrorCode, Masks, Op, OpBody};
+use std::sync::atomic::Ordering;
+
+/// Masks changed under one hold of the lock: about 100 microseconds.
+pub(crate) const MASKS_PER_HOLD: usize = 256;
+/// What changing one mask costs, in deliveries.
+const WORK_PER_MASK: usize = 16;
+
+/// An operation that is not done yet.
+#[derive(Debug)]
+pub(crate) struct Unfinished {
+    op: Op,
+    masks: Box<str>,
+    progress: Progress,
+    /// The id to acknowledge.
+    ack: Option<u32>,
+}
+
+#[derive(Debug)]
+struct Progress {
+    /// Where the next mask begins; past the end once all are done.
+    at: usize,
+    result: Result<(), ErrorCode>,
+}
+
+/// The masks of an operation that changes some.
+pub(crate) const fn masks_of<'a>(body: &OpBody<'a>) -> Option<Masks<'a>> {
+    match *body {
+        OpBody::Subscribe(masks)
+        | OpBody::Unsubscribe(masks)
+        | OpBody::Exclude(masks)
+        | OpBody::Unexclude(masks) => Some(masks),
+        _ => None,
+    }
+}
+
+impl Router {
+    /// Changes masks, all of them in one go if `whole`, else until the turn's work is done: then the rest is
+    /// left to [`Router::go_on`], and there is no result yet.
+    pub(crate) fn change_masks(
+        &self,
+        sender: &mut Sender,
+        op: Op,
+        masks: Masks<'_>,
+        ack: Option<u32>,
+        whole: bool,
+    ) -> Option<Result<(), ErrorCode>> {
+        if masks.iter().nth(self.limits().subscriptions).is_some() {
+            // More than anybody can hold: refused whole, or one frame of NULs would take seconds.
+            return Some(Err(ErrorCode::Data));
+        }
+        let mut progress = Progress { at: 0, result: Ok(()) };
+        let done = self.change_some(sender, op, masks.as_str(), &mut progress, whole);
+        if !done {
+            sender.unfinished = Some(Unfinished { op, masks: masks.as_str().into(), progress, ack });
+            return None;
+        }
+        Some(progress.result)
+    }
+
+    /// Goes on with an operation that was left for the next turn, and acknowledges it once it is done. As
+    /// [`Router::handle`], false if the client leaves too many acknowledgements unread.
+    pub fn go_on(&self, sender: &mut Sender) -> bool {
+        let Some(mut unfinished) = sender.unfinished.take() else { return true };
+        let Unfinished { op, masks, progress, ack } = &mut unfinished;
+        if !self.change_some(sender, *op, masks, progress, false) {
+            sender.unfinished = Some(unfinished);
+            return true;
+        }
+        let result = progress.result;
+        ack.is_none_or(|id| sender.acknowledge(AckFrame { id, result }))
+    }
+
+    /// True once all are done.
+    fn change_some(
+        &self,
+        sender: &mut Sender,
+        op: Op,
+        masks: &str,
+        progress: &mut Progress,
+        whole: bool,
+    ) -> bool {
+        while let Some(rest) = masks.get(progress.at..) {
+            if !whole && sender.work >= TURN_WORK {
+                return false;
+            }
+            let slice: Vec<&str> = rest.split('\0').take(MASKS_PER_HOLD).collect();
+            sender.work += slice.len() * WORK_PER_MASK;
+            progress.at += slice.iter().map(|mask| mask.len() + 1).sum::<usize>();
+            let limit_reached = match op {
+                Op::Subscribe => self.add_masks(sender, op, Interest::Subscription, &slice, progress),
+                Op::Exclude => self.add_masks(sender, op, Interest::Exclusion, &slice, progress),
+                Op::Unsubscribe => self.remove_masks(sender, Interest::Subscription, &slice, progress),
+                _ => self.remove_masks(sender, Interest::Exclusion, &slice, progress),
+            };
+            if limit_reached {
+                break;
+            }
+        }
+        if progress.result == Err(ErrorCode::Access) {
+            sender.client.denied.fetch_add(1, Ordering::Relaxed);
+        }
+        true
+    }
+
+    /// Adds masks; those that are allowed are taken even if others are not. True if the client may hold no more.
+    fn add_masks(
+        &self,
+        sender: &Sender,
+        op: Op,
+        interest: Interest,
+        masks: &[&str],
+        progress: &mut Progress,
+    ) -> bool {
+        let client = &sender.client;
+        let mut allowed = Vec::with_capacity(masks.len());
+        for mask in masks {
+            match authorise(client, op, mask) {
+                Ok(()) => allowed.push(mask),
+                // A denied mask decides the answer, whatever else was wrong.
+                Err(code) if progress.result != Err(ErrorCode::Access) => progress.result = Err(code),
+                Err(_) => {}
+            }
+        }
+        let limit = self.limits().subscriptions;
+        let all_taken = self.change(|tables| {
+            allowed.iter().all(|mask| tables.subscriptions.add(interest, client, mask, limit))
+        });
+        if !all_taken {
+            progress.result = progress.result.and(Err(ErrorCode::Data));
+        }
+        !all_taken
+    }
+
+    /// Takes masks out; those beyond the limits are refused, the others taken out all the same. Never at a limit.
+    fn remove_masks(
+        &self,
+        sender: &Sender,
+        interest: Interest,
+        masks: &[&str],
+        progress: &mut Progress,
+    ) -> bool {
+        self.change(|tables| {
+            for mask in masks {
+                if Syntax::Topic.within_limits(mask) {
+                    tables.subscriptions.remove(interest, &sender.client, mask);
+                } else {
+                    progress.result = Err(ErrorCode::Data);
+                }
+            }
+        });
+        false
+    }
+}
