@@ -157,31 +157,32 @@ fn calls_go_both_ways() {
     block_on(broker.close());
 }
 
+/// Calls its own client from its handler.
+struct Reflexive(LocalClient);
+impl Handlers for Reflexive {
+    async fn call(&self, request: Request) -> Result<Bytes, RpcError> {
+        match request.method() {
+            "inner" => Ok(Bytes::from_static(b"inner")),
+            "outer" => {
+                let result = self.0.call("v.self", "inner", b"").await;
+                result.map_err(|_| RpcCode::INTERNAL.into())
+            }
+            "broker" => {
+                let result = self.0.call(".broker", "test", b"").await;
+                result.map_err(|_| RpcCode::INTERNAL.into())
+            }
+            _ => {
+                self.0.close();
+                Ok(Bytes::new())
+            }
+        }
+    }
+}
+
 #[test]
 fn a_client_may_call_and_send_to_itself() {
     let broker = broker();
     let local = broker.client("v.self").unwrap();
-    /// Calls its own client from its handler.
-    struct Reflexive(LocalClient);
-    impl Handlers for Reflexive {
-        async fn call(&self, request: Request) -> Result<Bytes, RpcError> {
-            match request.method() {
-                "inner" => Ok(Bytes::from_static(b"inner")),
-                "outer" => {
-                    let result = self.0.call("v.self", "inner", b"").await;
-                    result.map_err(|_| RpcCode::INTERNAL.into())
-                }
-                "broker" => {
-                    let result = self.0.call(".broker", "test", b"").await;
-                    result.map_err(|_| RpcCode::INTERNAL.into())
-                }
-                _ => {
-                    self.0.close();
-                    Ok(Bytes::new())
-                }
-            }
-        }
-    }
     local.serve(Reflexive(local.clone()));
     let mut messages = local.messages();
     block_on(async {
@@ -435,7 +436,9 @@ fn of_many_racing_for_one_name_exactly_one_owns_it() {
             }
             assert_eq!(owners, 1);
             raced += clients.len();
-            clients.into_iter().for_each(|(client, _)| client.leave());
+            for (client, _) in clients {
+                client.leave();
+            }
         }
         assert_eq!(raced, ROUNDS * RACERS);
         block_on(broker.close());

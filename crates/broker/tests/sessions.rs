@@ -314,7 +314,7 @@ async fn fill(sender: &mut PipeClient, to: &str, frames: u32) -> (usize, Duratio
     for id in 0..frames {
         codes.push(sender.ask(message(id, to, [b'x'; 100])).await);
     }
-    let taken = codes.iter().filter(|code| **code == 1).count();
+    let taken = codes.iter().take_while(|code| **code == 1).count();
     assert!(codes[..taken].iter().all(|code| *code == 0x01), "{codes:?}");
     assert!(codes[taken..].iter().all(|code| *code == 0x77), "{codes:?}");
     (taken, start.elapsed())
