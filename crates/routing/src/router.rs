@@ -10,8 +10,11 @@ use bytes::Bytes;
 use elbus_protocol::mask::Syntax;
 use elbus_protocol::reserved::{BROKER_NAME, BROKER_TOPICS, WARN_TOPIC};
 use elbus_protocol::{AckFrame, ErrorCode, EventKind, Op, OpBody, OpFrame};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
+
+/// What a route that is not cached costs, in deliveries, however few it leads to.
+const LOOK_UP_WORK: usize = 16;
 
 /// Bounds of what one client may hold in the routing tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +28,10 @@ impl Default for RouteLimits {
         Self { subscriptions: 65_536 }
     }
 }
+
+/// How often a change gives way to look-ups that wait, at the most: about as long as it takes a woken thread to
+/// run, some 100 microseconds.
+const COURTESY_YIELDS: usize = 256;
 
 #[derive(Debug)]
 pub(crate) struct Tables {
@@ -46,6 +53,9 @@ impl Tables {
 #[derive(Debug)]
 pub struct Router {
     tables: RwLock<Tables>,
+    /// Look-ups that found the tables locked. Changes let them go first: the lock itself would let a thread that
+    /// makes many changes take it again before anybody it woke has run.
+    look_ups_waiting: AtomicUsize,
     /// Counts changes of the tables: a cached route of an older generation is looked up again.
     generation: AtomicU64,
     limits: RouteLimits,
@@ -58,6 +68,7 @@ impl Router {
         let tables = Tables { registry: Registry::default(), subscriptions: Subscriptions::new() };
         Self {
             tables: RwLock::new(tables),
+            look_ups_waiting: AtomicUsize::new(0),
             generation: AtomicU64::new(1),
             limits,
             departed: Mutex::new(Totals::default()),
@@ -65,7 +76,16 @@ impl Router {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Tables> {
-        self.tables.read().unwrap_or_else(PoisonError::into_inner)
+        match self.tables.try_read() {
+            Ok(tables) => tables,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                self.look_ups_waiting.fetch_add(1, Ordering::Relaxed);
+                let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+                self.look_ups_waiting.fetch_sub(1, Ordering::Relaxed);
+                tables
+            }
+        }
     }
 
     pub(crate) const fn limits(&self) -> RouteLimits {
@@ -75,6 +95,12 @@ impl Router {
     /// The tables for one change. If it changed anything the generation moves on before the lock is free
     /// again, so whoever is told that the change was made finds it in force.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Tables) -> T) -> T {
+        for _ in 0..COURTESY_YIELDS {
+            if self.look_ups_waiting.load(Ordering::Relaxed) == 0 {
+                break;
+            }
+            std::thread::yield_now();
+        }
         let mut tables: RwLockWriteGuard<'_, Tables> =
             self.tables.write().unwrap_or_else(PoisonError::into_inner);
         let before = tables.changes();
@@ -308,7 +334,7 @@ impl Router {
             return route;
         }
         let (route, work) = self.look_up(&sender.client, op, key);
-        sender.work += work;
+        sender.work += LOOK_UP_WORK + work;
         sender.cache.put(op, key, generation, &route);
         route
     }

@@ -20,6 +20,9 @@ pub(crate) enum Interest {
 struct Held {
     client: Option<Arc<ClientEntry>>,
     places: HashSet<(Interest, Place), RandomState>,
+    /// Of a client that is leaving: what is still to be taken out. A list, because cutting slices off a set looks
+    /// at its emptied part again each time.
+    leaving: Vec<(Interest, Place)>,
 }
 
 /// Subscriptions and exclusions of all clients.
@@ -110,13 +113,11 @@ impl Subscriptions {
     /// Takes out at most `most` of a leaving client's masks; true once it holds none and its slot is free.
     pub(crate) fn remove_client(&mut self, client: &Arc<ClientEntry>, most: usize) -> bool {
         let Some((slot, held)) = self.held(client) else { return true };
-        let leaving: Vec<_> = held.places.iter().take(most).copied().collect();
-        for place in &leaving {
-            held.places.remove(place);
-        }
-        let done = held.places.is_empty();
+        held.leaving.extend(std::mem::take(&mut held.places));
+        let slice = held.leaving.split_off(held.leaving.len().saturating_sub(most));
+        let done = held.leaving.is_empty();
         self.changes += 1;
-        for (interest, place) in leaving {
+        for (interest, place) in slice {
             self.tree(interest).remove(place, slot);
         }
         if done {
