@@ -162,11 +162,4 @@ impl Sender {
             self.wire = Vec::new();
         }
     }
-
-    /// Frees memory an idle client does not need.
-    pub fn trim(&mut self) {
-        self.wire = Vec::new();
-        self.touched = Vec::new();
-        self.cache = RouteCache::default();
-    }
 }

@@ -114,10 +114,6 @@ impl MaskTree {
         Self { syntax, nodes, free: Vec::new(), edges: HashTable::new(), hasher: RandomState::default() }
     }
 
-    pub(crate) const fn syntax(&self) -> Syntax {
-        self.syntax
-    }
-
     fn node(&self, index: u32) -> Option<&Node> {
         self.nodes.get(index as usize)
     }

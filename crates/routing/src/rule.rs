@@ -47,9 +47,4 @@ impl Rule {
     pub fn includes(&self, mask: &str) -> bool {
         self.allowed.as_ref().is_none_or(|tree| tree.includes(mask))
     }
-
-    /// The syntax of its masks; `None` if everything is allowed.
-    pub fn syntax(&self) -> Option<Syntax> {
-        self.allowed.as_ref().map(MaskTree::syntax)
-    }
 }
