@@ -4,11 +4,11 @@ use crate::announce::{Announcement, announce};
 use crate::connections::Connections;
 use crate::housekeeper::{self, Clock};
 use crate::listener::{self, ActiveListener, Entrance};
-use crate::{BrokerError, BrokerOptions, Listener, LocalClient, Socket, local_client};
+use crate::{BrokerError, BrokerOptions, Listener, LocalClient, LocalSession, Socket, local_client};
 use elbus_protocol::reserved::BROKER_NAME;
 use elbus_protocol::{ErrorCode, client_name};
 use elbus_routing::{
-    Budget, ClientEntry, ClientInfo, ClientKind, Origin, QueueLimits, RouteLimits, Router, Totals,
+    Budget, ClientEntry, ClientInfo, ClientKind, Drain, Origin, QueueLimits, RouteLimits, Router, Totals,
 };
 use elbus_rpc::EndpointOptions;
 #[cfg(feature = "rpc")]
@@ -101,6 +101,12 @@ impl Inner {
         if !self.is_closing() {
             announce(self, Announcement::Unregistered(client));
         }
+    }
+
+    /// Takes a client out and closes its queue.
+    pub(crate) fn leave(self: &Arc<Self>, client: &Arc<ClientEntry>) {
+        self.unregister(client);
+        client.outbox().close();
     }
 
     /// Ends the subscriptions of a client that has left. Tens of thousands are left to a task, which lets others
@@ -326,6 +332,21 @@ impl Broker {
     /// # Errors
     /// As [`Broker::client`].
     pub fn client_with(&self, name: &str, options: EndpointOptions) -> Result<LocalClient, BrokerError> {
+        self.check_name(name)?;
+        local_client::register(self.inner(), name, options)
+    }
+
+    /// Registers a client inside this process that its owner drives: `drain` is told when its queue holds
+    /// something.
+    ///
+    /// # Errors
+    /// As [`Broker::client`].
+    pub fn session(&self, name: &str, drain: Box<dyn Drain>) -> Result<LocalSession, BrokerError> {
+        self.check_name(name)?;
+        LocalSession::register(self.inner(), name, drain)
+    }
+
+    fn check_name(&self, name: &str) -> Result<(), BrokerError> {
         client_name::check_local(name)?;
         if client_name::primary_part(name) == BROKER_NAME {
             return Err(BrokerError::Register { name: name.to_owned(), code: ErrorCode::Busy });
@@ -333,7 +354,7 @@ impl Broker {
         if self.inner().is_closing() {
             return Err(BrokerError::Closed);
         }
-        local_client::register(self.inner(), name, options)
+        Ok(())
     }
 
     /// Installs the client `.broker` with the default methods: `test`, `info`, `stats`, `client.list`,

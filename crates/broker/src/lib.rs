@@ -17,6 +17,7 @@ mod frame_reader;
 mod housekeeper;
 mod listener;
 mod local_client;
+mod local_session;
 mod login;
 mod options;
 mod session;
@@ -29,5 +30,6 @@ pub use broker_error::BrokerError;
 #[cfg(feature = "rpc")]
 pub use core_rpc::CoreRpc;
 pub use local_client::{LocalClient, LocalLink};
+pub use local_session::LocalSession;
 pub use options::{BrokerOptions, Listener};
 pub use socket::Socket;

@@ -1,11 +1,11 @@
 //! A client inside the broker's process: no socket, no handshake. Its operations are routed on the calling
 //! thread; what it receives comes from its outbox as from any other.
 
-use crate::BrokerError;
 use crate::broker::Inner;
+use crate::{BrokerError, LocalSession};
 use bytes::{Buf, Bytes};
 use elbus_protocol::{ErrorCode, EventHeader, Header, OpBody, QoS};
-use elbus_routing::{Batch, ClientEntry, ClientKind, Drain, Origin, Outbox, PeerIdentity, Sender};
+use elbus_routing::{Batch, ClientEntry, Drain, Outbox};
 use elbus_rpc::{Ack, Endpoint, EndpointOptions, Link, SubmitError, WeakEndpoint};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,7 +22,7 @@ pub struct LocalLink {
     broker: Arc<Inner>,
     client: Arc<ClientEntry>,
     /// One operation at a time; held while it is routed, never over a wait.
-    sender: Mutex<Sender>,
+    session: Mutex<LocalSession>,
 }
 
 /// Tells the client's task that there is something to take.
@@ -51,9 +51,11 @@ impl Link for LocalLink {
         if self.client.outbox().is_closed() {
             return Err(SubmitError::Closed);
         }
-        let mut sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = self.broker.router.handle_local(&mut sender, op, qos.realtime(), payload);
-        drop(sender);
+        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = session.route(op, qos.realtime(), Some(payload));
+        // Nobody waits here: whoever overruns a receiver is told by the result.
+        session.flush();
+        drop(session);
         match result {
             Err(ErrorCode::NotDelivered) => Err(SubmitError::Overflow),
             _ if qos.acknowledged() => Ok(Ack::done(result)),
@@ -70,8 +72,7 @@ impl Link for LocalLink {
     }
 
     fn close(&self) {
-        self.broker.unregister(&self.client);
-        self.client.outbox().close();
+        self.broker.leave(&self.client);
     }
 }
 
@@ -83,16 +84,10 @@ pub(crate) fn register(
 ) -> Result<LocalClient, BrokerError> {
     let drain = LocalDrain { wake: Arc::default(), closed: Arc::default() };
     let (wake, closed) = (Arc::clone(&drain.wake), Arc::clone(&drain.closed));
-    let identity = PeerIdentity::Local {
-        uid: rustix::process::geteuid().as_raw(),
-        gid: rustix::process::getegid().as_raw(),
-    };
-    let origin = Origin { kind: ClientKind::Internal, identity, address: None, port: None };
-    let outbox = Outbox::new(broker.options.queue, Arc::clone(&broker.budget), &[], Box::new(drain));
-    let client = Arc::new(ClientEntry::new(name, origin, None, outbox));
-    broker.register(&client, false).map_err(|code| BrokerError::Register { name: name.to_owned(), code })?;
-    let sender = Mutex::new(Sender::new(Arc::clone(&client)));
-    let link = LocalLink { broker: Arc::clone(broker), client: Arc::clone(&client), sender };
+    let session = LocalSession::register(broker, name, Box::new(drain))?;
+    let client = Arc::clone(session.client());
+    let link =
+        LocalLink { broker: Arc::clone(broker), client: Arc::clone(&client), session: Mutex::new(session) };
     // The endpoint runs handlers on the runtime it was made on.
     let _on_runtime = broker.runtime.enter();
     let endpoint = Endpoint::new(Arc::new(link), options);
@@ -110,8 +105,7 @@ struct Leaving {
 
 impl Drop for Leaving {
     fn drop(&mut self) {
-        self.broker.unregister(&self.client);
-        self.client.outbox().close();
+        self.broker.leave(&self.client);
         if let Some(endpoint) = self.endpoint.upgrade() {
             endpoint.disconnected();
         }

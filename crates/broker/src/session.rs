@@ -28,8 +28,7 @@ impl Drop for Ending {
     fn drop(&mut self) {
         let lost = self.client.as_ref().map_or(0, |client| client.outbox().frames());
         if let Some(client) = &self.client {
-            self.broker.unregister(client);
-            client.outbox().close();
+            self.broker.leave(client);
         }
         self.connection.drop_socket();
         self.broker.connections.remove(self.connection.id);

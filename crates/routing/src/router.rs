@@ -244,8 +244,9 @@ impl Router {
         reads_on
     }
 
-    /// Handles one operation of a client in the process: routes it, counts it, wakes its receivers. Such a
-    /// sender is never asked to wait.
+    /// Handles one operation of a client in the process: routes it and counts it. Its receivers are woken by
+    /// [`Sender::flush`], which may come after many operations. `shared` is the buffer the payload lies in, if that
+    /// may be kept. Such a sender is never made to wait; [`Sender::take_stalled`] says whom it might wait for.
     ///
     /// # Errors
     /// What an acknowledgement would say.
@@ -254,17 +255,14 @@ impl Router {
         sender: &mut Sender,
         body: &OpBody<'_>,
         realtime: bool,
-        payload: &Bytes,
+        shared: Option<&Bytes>,
     ) -> Result<(), ErrorCode> {
         if *body == OpBody::Nop {
             return Ok(());
         }
         let length = body.wire_length();
         sender.count_received(length);
-        let result = self.route(sender, body, realtime, length, Some(payload));
-        sender.flush();
-        sender.take_stalled();
-        result
+        self.route(sender, body, realtime, length, shared)
     }
 
     /// Routes one operation without acknowledging it.

@@ -480,7 +480,8 @@ impl World {
         let expected = self.expect(index, qos, action, payload, length);
         let peer = &mut self.peers[index];
         if self.known[index].internal {
-            let result = self.router.handle_local(&mut peer.sender, &body, qos.realtime(), payload);
+            let result = self.router.handle_local(&mut peer.sender, &body, qos.realtime(), Some(payload));
+            peer.sender.flush();
             assert_eq!(result, expected, "{action:?}");
         } else {
             let qos = if body == OpBody::Nop { QoS::No } else { qos };

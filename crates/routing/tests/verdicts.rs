@@ -57,7 +57,9 @@ fn internal() -> Make {
 /// The same operation as a client in the process does it.
 fn local(router: &Router, peer: &mut Peer, body: OpBody<'_>) -> Result<(), ErrorCode> {
     let payload = Bytes::copy_from_slice(body.payload());
-    router.handle_local(&mut peer.sender, &body, false, &payload)
+    let result = router.handle_local(&mut peer.sender, &body, false, Some(&payload));
+    peer.sender.flush();
+    result
 }
 
 #[test]
@@ -505,7 +507,7 @@ fn large_payloads_are_shared_between_receivers() {
     for (size, shared) in [(4_096, false), (4_097, true)] {
         let payload = Bytes::from(vec![7; size]);
         let body = OpBody::Broadcast { mask: "g.*", payload: &payload };
-        assert_eq!(router.handle_local(&mut source.sender, &body, false, &payload), Ok(()));
+        assert_eq!(router.handle_local(&mut source.sender, &body, false, Some(&payload)), Ok(()));
         for receiver in &receivers {
             let batch = receiver.entry.outbox().take().unwrap();
             let same = batch.pieces().any(|piece| piece.as_ptr() == payload.as_ptr());
