@@ -1,7 +1,7 @@
 // What the commands of this project need on a machine: looked for, and installed where that needs no rights.
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import process from 'node:process'
 import { fileURLToPath } from 'node:url'
@@ -10,6 +10,8 @@ export const root = fileURLToPath(new URL('..', import.meta.url))
 const cache = path.join(root, '.cache')
 
 const RUST = '1.88'
+/** No scripts: none of the packages needs one. Quiet about packages that ask for a newer Node and work on this one. */
+const QUIET = ['--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error']
 const RUSTUP = 'install Rust with https://rustup.rs'
 
 /** One plain line on standard error, and the end. */
@@ -20,7 +22,11 @@ export function fail(line) {
 
 /** Runs a command without showing it. */
 function ask(command, args, options = {}) {
-  const { error, status, stdout, stderr } = spawnSync(command, args, { cwd: root, encoding: 'utf8', ...options })
+  const { error, status, stdout, stderr } = spawnSync(command, args, {
+    cwd: root,
+    encoding: 'utf8',
+    ...options,
+  })
   return { ok: !error && status === 0, stdout: stdout ?? '', stderr: stderr ?? String(error ?? '') }
 }
 
@@ -37,10 +43,14 @@ function isOlder(version, wanted) {
 
 /** Ends with a line that names the first tool that is missing or too old. */
 export function requireTools({ lints = false } = {}) {
-  const wantedNode = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8')).engines.node.replace('>=', '')
+  const wantedNode = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8')).engines.node.replace(
+    '>=',
+    '',
+  )
   if (isOlder(process.versions.node, wantedNode)) {
     fail(`Node.js ${wantedNode} or later is needed, this is ${process.versions.node}: see https://nodejs.org`)
   }
+  if (versionOf('npm') === undefined) fail('npm is missing: it comes with Node.js, see https://nodejs.org')
   for (const tool of ['cargo', 'rustc']) {
     const version = versionOf(tool)
     if (version === undefined) fail(`${tool} is missing: ${RUSTUP}`)
@@ -52,7 +62,9 @@ export function requireTools({ lints = false } = {}) {
   if (versionOf('git') === undefined) fail('git is missing: on Debian and Ubuntu apt-get install git')
   for (const component of lints ? ['fmt', 'clippy'] : []) {
     if (!ask('cargo', [component, '--version']).ok) {
-      fail(`cargo ${component} is missing: rustup component add ${component === 'fmt' ? 'rustfmt' : component}`)
+      fail(
+        `cargo ${component} is missing: rustup component add ${component === 'fmt' ? 'rustfmt' : component}`,
+      )
     }
   }
 }
@@ -64,18 +76,23 @@ export function requireTools({ lints = false } = {}) {
  */
 export function preparePython() {
   const found = process.env.ELBUS_PYTHON ? { python: process.env.ELBUS_PYTHON } : preparedPython()
-  if (found.reason && process.env.ELBUS_REQUIRE?.includes('python')) fail(`Python is required: ${found.reason}`)
+  if (found.reason && process.env.ELBUS_REQUIRE?.includes('python'))
+    fail(`Python is required: ${found.reason}`)
   return found
 }
 
 function preparedPython() {
   const version = ask('python3', ['--version'])
-  if (!version.ok) return { reason: 'python3 is missing: on Debian and Ubuntu apt-get install python3 python3-venv' }
+  if (!version.ok)
+    return { reason: 'python3 is missing: on Debian and Ubuntu apt-get install python3 python3-venv' }
   const folder = path.join(cache, 'python')
   const python = path.join(folder, 'bin', 'python')
   const requirements = path.join(root, 'crates', 'elbus', 'tests', 'python', 'requirements.txt')
   const stamp = path.join(folder, 'made-from')
-  const madeFrom = createHash('sha256').update(version.stdout).update(readFileSync(requirements)).digest('hex')
+  const madeFrom = createHash('sha256')
+    .update(version.stdout)
+    .update(readFileSync(requirements))
+    .digest('hex')
   if (existsSync(python) && existsSync(stamp) && readFileSync(stamp, 'utf8') === madeFrom) return { python }
 
   rmSync(folder, { recursive: true, force: true })
@@ -86,7 +103,15 @@ function preparedPython() {
   }
   const made = ask('python3', ['-m', 'venv', folder])
   if (!made.ok) return { reason: `python3 -m venv failed: ${lastLine(made)}` }
-  const packages = ask(python, ['-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '-r', requirements])
+  const packages = ask(python, [
+    '-m',
+    'pip',
+    'install',
+    '--quiet',
+    '--disable-pip-version-check',
+    '-r',
+    requirements,
+  ])
   if (!packages.ok) return { reason: `pip could not install the Python clients: ${lastLine(packages)}` }
   writeFileSync(stamp, madeFrom)
   return { python }
@@ -95,6 +120,44 @@ function preparedPython() {
 function lastLine({ stdout, stderr }) {
   return `${stdout}\n${stderr}`.trim().split('\n').at(-1)
 }
+
+/** Installs the packages of the lock file where they are missing or older than it. */
+export function prepareNpm() {
+  const lock = path.join(root, 'package-lock.json')
+  const installed = path.join(root, 'node_modules', '.package-lock.json')
+  if (existsSync(installed) && statSync(installed).mtimeMs >= statSync(lock).mtimeMs) return
+  console.log('installing the npm packages of package-lock.json')
+  const { status } = spawnSync('npm', ['ci', ...QUIET], { cwd: root, stdio: 'inherit' })
+  if (status !== 0)
+    fail('npm ci failed: the packages come from the registry that `npm config get registry` names')
+}
+
+/**
+ * Node.js of another release line, from the npm package that carries its program, under .cache/nodes; the user's own
+ * Node is left as it is. Returns `{ node, version }` or `{ reason }`.
+ */
+export function prepareNode(major) {
+  const folder = path.join(cache, 'nodes', `${major}`)
+  const name = `node-${process.platform}-${process.arch}`
+  const node = path.join(folder, 'node_modules', name, 'bin', 'node')
+  if (!existsSync(node)) {
+    console.log(`installing Node.js ${major} under .cache/nodes`)
+    mkdirSync(folder, { recursive: true })
+    // Without a package of its own npm would install into the folder above.
+    writeFileSync(path.join(folder, 'package.json'), '{ "private": true }\n')
+    const answer = ask('npm', ['install', ...QUIET, '--fetch-retries=1', `${name}@${major}`], { cwd: folder })
+    if (!answer.ok) {
+      const code = answer.stderr.match(/npm error code (\S+)/)?.[1] ?? lastLine(answer)
+      return { reason: `npm could not install ${name}@${major}: ${code}` }
+    }
+  }
+  const version = ask(node, ['--version'])
+  if (!version.ok) return { reason: `${name}@${major} does not run here: ${lastLine(version)}` }
+  return { node, version: version.stdout.trim() }
+}
+
+/** The target folder of cargo, and of everything that calls it. */
+export const target = path.resolve(root, process.env.CARGO_TARGET_DIR ?? 'target')
 
 /** Where the programs of the reference projects are installed, and the variables by which tests find them. */
 export const peers = {

@@ -1,19 +1,33 @@
-// `npm start`: builds the tour and runs it. Arguments go to it: `npm start -- --once` ends by itself.
+// `npm start`: sets everything up, builds the addon, the package, elbusd and the examples, and runs the tour.
+// Arguments go to it: `npm start -- --once` ends by itself.
 import { spawn, spawnSync } from 'node:child_process'
 import path from 'node:path'
 import process from 'node:process'
-import { preparePython, requireTools, root } from './prerequisites.mjs'
+import { prepareNpm, preparePython, requireTools, root, target } from './prerequisites.mjs'
+
+function build(command, ...args) {
+  const { status } = spawnSync(command, args, { cwd: root, stdio: 'inherit' })
+  if (status !== 0) process.exit(status ?? 1)
+}
 
 requireTools()
+prepareNpm()
 const { python, reason } = preparePython()
 
-const build = ['build', '--release', '--locked', '-p', 'elbus', '--features', 'server,rpc', '--bin', 'elbusd', '--example', 'tour']
-const built = spawnSync('cargo', build, { cwd: root, stdio: 'inherit' })
-if (built.status !== 0) process.exit(built.status ?? 1)
+for (const script of ['build:addon', 'build:ts', 'build:examples']) build('npm', 'run', '--silent', script)
+build('cargo', 'build', '--release', '--locked', '-p', 'elbus', '--features', 'server,rpc', '--bin', 'elbusd')
 
-const target = process.env.CARGO_TARGET_DIR ?? path.join(root, 'target')
-const env = { ...process.env, ...(python ? { ELBUS_PYTHON: python } : { ELBUS_NO_PYTHON: reason }) }
-const tour = spawn(path.join(target, 'release', 'examples', 'tour'), process.argv.slice(2), { cwd: root, env, stdio: 'inherit' })
+const env = {
+  ...process.env,
+  ELBUSD: process.env.ELBUSD ?? path.join(target, 'release', 'elbusd'),
+  ...(python ? { ELBUS_PYTHON: python } : { ELBUS_NO_PYTHON: reason }),
+}
+const program = path.join(root, 'dist-examples', 'tour.js')
+const tour = spawn(process.execPath, [program, ...process.argv.slice(2)], {
+  cwd: root,
+  env,
+  stdio: 'inherit',
+})
 // Ctrl-C is the tour's to handle: it closes in good order, and this waits for it.
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => tour.kill(signal))
 tour.on('error', (error) => {

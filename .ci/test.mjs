@@ -1,19 +1,26 @@
 // `npm test`: everything that is checked, step by step. A step that fails does not keep the next one from running.
 // Ends with one line, `N passed, N failed`; the status is 0 only if nothing failed.
 import { spawn } from 'node:child_process'
+import { existsSync, readFileSync, rmSync } from 'node:fs'
 import path from 'node:path'
 import process from 'node:process'
 import { createInterface } from 'node:readline'
-import { peerVariables, preparePython, requireTools, root } from './prerequisites.mjs'
+import { avaCounter, cargoCounter, skipReason, Tally } from './counters.mjs'
+import {
+  peerVariables,
+  prepareNode,
+  prepareNpm,
+  preparePython,
+  requireTools,
+  root,
+  target,
+} from './prerequisites.mjs'
 
 requireTools({ lints: true })
+prepareNpm()
 const begin = Date.now()
-
-/** Tests that ran, by outcome; steps without tests count only when they fail. */
-let passed = 0
-let failed = 0
-/** Reason → how many tests gave it. */
-const skipped = new Map()
+/** Steps without tests count only when they fail. */
+const tally = new Tally()
 const summary = []
 
 const { python, reason } = preparePython()
@@ -22,7 +29,9 @@ const env = {
   ...peerVariables(),
   ...(python && { ELBUS_PYTHON: python }),
   CARGO_TERM_COLOR: 'never',
+  NO_COLOR: '1',
 }
+delete env.FORCE_COLOR
 if (reason) console.log(`skipped: Python, because ${reason}`)
 
 /** Runs a program; `take` sees every line and says whether it is shown. Returns whether it succeeded. */
@@ -37,71 +46,50 @@ function run(command, args, { take = () => true, more = {} } = {}) {
     const lines = createInterface({ input: child.stdout })
     lines.on('line', (line) => take(line) && console.log(line))
     let status
-    child.on('exit', (code) => (status = code))
-    lines.on('close', () => (status === undefined ? child.on('exit', (code) => resolve(code === 0)) : resolve(status === 0)))
+    child.on('exit', (code) => {
+      status = code
+    })
+    lines.on('close', () => {
+      if (status === undefined) child.on('exit', (code) => resolve(code === 0))
+      else resolve(status === 0)
+    })
   })
+}
+
+/** A script of package.json. */
+function script(name, ...args) {
+  return run('npm', ['run', '--silent', name, ...args])
+}
+
+/** A program that an npm package of this project brings. */
+function tool(name, ...args) {
+  return run(path.join(root, 'node_modules', '.bin', name), args)
 }
 
 async function step(title, work) {
   const start = Date.now()
   console.log(`\n=== ${title}`)
-  const before = failed
+  const before = tally.failed
   const good = await work()
   // Whatever went wrong without a test that says so: a compiler, a crash, a lint.
-  if (!good && failed === before) failed += 1
+  if (!good && tally.failed === before) tally.failed += 1
   const seconds = Math.round((Date.now() - start) / 1000)
-  const line = `${failed === before ? 'ok    ' : 'FAILED'} ${title} (${seconds} s)`
+  const line = `${tally.failed === before ? 'ok    ' : 'FAILED'} ${title} (${seconds} s)`
   summary.push(line)
   console.log(`=== ${line}`)
 }
 
-/** Reads the output of `cargo test -- --show-output`, hides what passing tests print, counts. */
-function counter() {
-  let hidden = false
-  let test = ''
-  let program = ''
-  let skippedTests = new Set()
-  const counts = new Map()
-  const take = (line) => {
-    const running = line.match(/^\s+(?:Running (?:unittests )?(\S+)|Doc-tests (\S+))/)
-    if (running) program = running[1] ?? `documentation of ${running[2]}`
-    if (line === 'successes:') hidden = true
-    if (line === 'failures:') hidden = false
-    const header = line.match(/^---- (.+) stdout ----$/)
-    if (header) test = header[1]
-    if (line.startsWith('skipped:')) {
-      const why = line.slice('skipped:'.length).trim()
-      skipped.set(why, (skipped.get(why) ?? 0) + 1)
-      skippedTests.add(test)
-    }
-    const result = line.match(/^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored/)
-    if (!result) return !hidden
-    hidden = false
-    const [good, bad, ignored] = result.slice(1).map(Number)
-    if (ignored > 0) skipped.set(`ignored in ${program}`, ignored)
-    // A test that says it was skipped has not passed.
-    passed += good - skippedTests.size
-    failed += bad
-    const sum = counts.get(program) ?? [0, 0, 0]
-    counts.set(program, [sum[0] + good - skippedTests.size, sum[1] + bad, sum[2] + skippedTests.size + ignored])
-    skippedTests = new Set()
-    return true
-  }
-  const show = (title, file) => {
-    for (const [name, [good, bad, left]] of counts) {
-      if (name.endsWith(file)) console.log(`${title}: ${good} passed, ${bad} failed, ${left} skipped`)
-    }
-  }
-  return { take, show }
-}
-
 await step('format', () => run('cargo', ['fmt', '--all', '--check', '--', '--color', 'never']))
-await step('lints', () =>
-  run('cargo', ['clippy', '--workspace', '--all-targets', '--all-features', '--locked', '--keep-going', '--', '-D', 'warnings']))
-await step('documentation', () =>
-  run('cargo', ['doc', '--workspace', '--no-deps', '--all-features', '--locked', '--keep-going'], { more: { RUSTDOCFLAGS: '-D warnings' } }))
+await step('lints', () => {
+  const everything = ['--workspace', '--all-targets', '--all-features', '--locked', '--keep-going']
+  return run('cargo', ['clippy', ...everything, '--', '-D', 'warnings'])
+})
+await step('documentation', () => {
+  const everything = ['--workspace', '--no-deps', '--all-features', '--locked', '--keep-going']
+  return run('cargo', ['doc', ...everything], { more: { RUSTDOCFLAGS: '-D warnings' } })
+})
 await step('tests', async () => {
-  const { take, show } = counter()
+  const { take, show } = cargoCounter(tally)
   const tests = ['test', '--workspace', '--all-features', '--locked', '--no-fail-fast', '--', '--show-output']
   const good = await run('cargo', tests, { take })
   show('recorded conversations of the reference brokers', 'golden_bytes.rs')
@@ -113,24 +101,81 @@ await step('tests', async () => {
   return good
 })
 await step('server without the feature rpc has no .broker', () => {
-  const { take } = counter()
-  const tests = ['test', '-p', 'elbus', '--features', 'server', '--test', 'elbusd', '--locked', '--no-fail-fast']
-  return run('cargo', [...tests, '--', '--show-output'], { take })
+  const tests = [
+    'test',
+    '-p',
+    'elbus',
+    '--features',
+    'server',
+    '--test',
+    'elbusd',
+    '--locked',
+    '--no-fail-fast',
+  ]
+  return run('cargo', [...tests, '--', '--show-output'], { take: cargoCounter(tally).take })
 })
 await step('server at the root: cargo build --features server,rpc', () =>
-  run('cargo', ['build', '--features', 'server,rpc', '--locked']))
+  run('cargo', ['build', '--features', 'server,rpc', '--locked']),
+)
+
+await step('addon, and npm/binding.* as generated', async () => {
+  const generated = ['npm/binding.js', 'npm/binding.d.ts']
+  const read = () =>
+    generated.map((file) => existsSync(path.join(root, file)) && readFileSync(path.join(root, file), 'utf8'))
+  const committed = read()
+  if (!(await script('build:addon'))) return false
+  const built = read()
+  const stale = generated.filter((_, index) => committed[index] !== built[index])
+  for (const file of stale)
+    console.log(`${file} was not what \`npm run build:addon\` generates: commit it as it is now`)
+  return stale.length === 0
+})
+await step('TypeScript: package, specs, examples, type tests', async () => {
+  // What is left of files that are gone would be tested and packed.
+  for (const folder of ['dist', 'dist-test', 'dist-examples']) {
+    rmSync(path.join(root, folder), { recursive: true, force: true })
+  }
+  let good = true
+  for (const name of ['build:ts', 'build:test', 'build:examples', 'types'])
+    good = (await script(name)) && good
+  return good
+})
+await step('format and lints of TypeScript and JavaScript', () => script('check'))
+await step('package: publint', () => tool('publint', '--strict'))
+await step('package: types for every way to import', () => tool('attw', '--pack', '.', '--format', 'ascii'))
+
+/** ava with one Node; the same compiled specs for all. */
+function specs(node, more = {}) {
+  // Not over a name the user has given, and only what is there.
+  const elbusd = path.join(target, 'debug', 'elbusd')
+  const variables = !env.ELBUSD && existsSync(elbusd) ? { ELBUSD: elbusd } : {}
+  const ava = path.join(root, 'node_modules', 'ava', 'entrypoints', 'cli.mjs')
+  return run(node, [ava, '--no-color'], { take: avaCounter(tally), more: { ...variables, ...more } })
+}
+
+await step(`specs on Node.js ${process.version}`, () => specs(process.execPath))
+for (const major of [22, 24, 26]) {
+  await step(`specs on Node.js ${major}, short`, () => {
+    const { node, version, reason } = prepareNode(major)
+    if (node === undefined) {
+      console.log(`skipped: ${reason}`)
+      tally.skip(reason)
+      return true
+    }
+    console.log(`Node.js ${version}`)
+    return specs(node, { ELBUS_SHORT: '1' })
+  })
+}
 await step('tour: npm start -- --once', () =>
   run(process.execPath, [path.join(root, '.ci', 'start.mjs'), '--once'], {
     take: (line) => {
-      if (line.startsWith('skipped:')) skipped.set(line.slice('skipped:'.length).trim(), 1)
+      const why = skipReason(line)
+      if (why !== undefined) tally.skip(why)
       return true
     },
-  }))
+  }),
+)
 
 console.log(`\n=== summary after ${Math.round((Date.now() - begin) / 1000)} s`)
-for (const line of summary) console.log(line)
-for (const [why, count] of skipped) console.log(`skipped: ${why} (${count})`)
-const count = [...skipped.values()].reduce((sum, number) => sum + number, 0)
-console.log(`${count} skipped`)
-console.log(`${passed} passed, ${failed} failed`)
-process.exitCode = failed === 0 ? 0 : 1
+for (const line of [...summary, ...tally.lines()]) console.log(line)
+process.exitCode = tally.failed === 0 ? 0 : 1

@@ -1,24 +1,98 @@
-// `npm run benchmark`: builds the server and the load generator, finds the peers, and measures them in turns.
-// Arguments go to `elbus-loadtest compare`; without any, the loads behind the published table are run.
-import { spawnSync } from 'node:child_process'
-import path from 'node:path'
+// `npm run benchmark`: measures over the wire, then from Node. Without arguments the loads behind both published tables
+// are run; which part arguments are for is said in usage below.
+import { createRequire } from 'node:module'
 import process from 'node:process'
-import { fail, peers, peerVariables, requireTools, root } from '../.ci/prerequisites.mjs'
+import { parseArgs } from 'node:util'
+import { fail, prepareNpm, requireTools, root } from '../.ci/prerequisites.mjs'
+import { buildServer, measureWire, run } from './wire.mjs'
 
-function run(program, args, env = process.env) {
-  const { status, error } = spawnSync(program, args, { cwd: root, stdio: 'inherit', env })
-  if (error) fail(`cannot run ${program}: ${error.message}`)
-  if (status !== 0) process.exit(status ?? 1)
+const NAMES = ['one-way', 'call', 'socket', 'processes', 'remote-call', 'start', 'steady']
+
+const usage = `npm run benchmark                         both parts, as published
+npm run benchmark -- --node [WORKLOADS] [OPTIONS]
+npm run benchmark -- [--wire] [ARGUMENTS]  the wire part alone; ARGUMENTS go to \`elbus-loadtest compare\`
+
+WORKLOADS of the Node part, which need no --node: ${NAMES.join(' ')} (or n1 to n7)
+  --rounds N      times each is measured (5)
+  --peers A,B     of embedded, elbusd, hub, nats (all)
+  --duration S    seconds of a measured phase (1)
+  --payload N     bytes (100)
+  --json FILE     where all samples go (benchmark/results/TIME.json)
+  --no-build      measures dist/ and npm/ as they are, and the elbusd that ELBUSD names`
+
+/** `n1` to `n7` are the numbers of the goals. */
+function workload(text) {
+  const name = /^n[1-7]$/i.test(text) ? NAMES[Number(text[1]) - 1] : text
+  return NAMES.includes(name) ? name : undefined
 }
 
-requireTools()
-// One build each: built together, the features of one package would be those of all.
-run('cargo', ['build', '--release', '-p', 'elbus', '--features', 'server,rpc', '--bin', 'elbusd'])
-run('cargo', ['build', '--release', '-p', 'elbus-loadtest'])
-
-const env = { ...process.env, ...peerVariables() }
-for (const variable of ['BUSRTD', 'ELBUSD_PEER'].filter((variable) => !env[variable])) {
-  console.error(`${peers.programs[variable]} is not measured: \`npm run peers\` installs it, or ${variable} names it`)
+function number(option, text, least) {
+  const value = Number(text)
+  if (!(value >= least)) fail(`--${option} is a number of at least ${least}, not ${text}`)
+  return value
 }
-const target = path.resolve(root, env.CARGO_TARGET_DIR ?? 'target')
-run(path.join(target, 'release', 'elbus-loadtest'), ['compare', ...process.argv.slice(2)], env)
+
+async function measureNode(args) {
+  const { values, positionals } = parse(args)
+  if (values.help) {
+    console.log(usage)
+    return
+  }
+  const names = positionals.map((text) => workload(text) ?? fail(`${text} is no workload\n${usage}`))
+  let elbusd = process.env.ELBUSD
+  if (!values['no-build']) {
+    prepareNpm()
+    run('npm', ['run', '--silent', 'build'])
+  }
+  if (!elbusd && needsServer(names)) elbusd = buildServer()
+  try {
+    createRequire(import.meta.url)('elbus-node')
+  } catch (error) {
+    fail(`elbus-node is not built: npm run build (${error.message})`)
+  }
+  const { measure } = await import('./node.mjs')
+  await measure({
+    names,
+    rounds: Math.floor(number('rounds', values.rounds, 1)),
+    peers: values.peers?.split(','),
+    duration: number('duration', values.duration, 0.1),
+    payload: Math.floor(number('payload', values.payload, 1)),
+    elbusd,
+    file: values.json,
+  })
+}
+
+function needsServer(names) {
+  return names.length === 0 || ['socket', 'processes', 'remote-call'].some((name) => names.includes(name))
+}
+
+function parse(args) {
+  try {
+    return parseArgs({
+      args,
+      allowPositionals: true,
+      options: {
+        rounds: { type: 'string', default: '5' },
+        peers: { type: 'string' },
+        duration: { type: 'string', default: '1' },
+        payload: { type: 'string', default: '100' },
+        json: { type: 'string' },
+        'no-build': { type: 'boolean' },
+        help: { type: 'boolean' },
+      },
+    })
+  } catch (error) {
+    return fail(`${error.message}\n${usage}`)
+  }
+}
+
+process.chdir(root)
+const args = process.argv.slice(2)
+const isFor = (option) => args.includes(option)
+const others = args.filter((argument) => argument !== '--node' && argument !== '--wire')
+const isNode =
+  isFor('--node') || (!isFor('--wire') && args[0] !== undefined && workload(args[0]) !== undefined)
+if (!args.includes('--no-build')) requireTools()
+if (args.length === 0) measureWire([])
+if (!isNode && args.length > 0) measureWire(others)
+else await measureNode(others).catch((error) => fail(error.message))

@@ -26,6 +26,13 @@ pub enum BindAddressError {
     Neither(String),
 }
 
+impl BindAddress {
+    /// True if the system is to choose the port.
+    pub(crate) fn takes_any_port(&self) -> bool {
+        matches!(self, Self::Tcp(host_port) if host_port.rsplit_once(':').is_some_and(|(_, port)| port.parse() == Ok(0_u16)))
+    }
+}
+
 impl FromStr for BindAddress {
     type Err = BindAddressError;
 

@@ -2,9 +2,12 @@
 
 use crate::announce::{Announcement, announce};
 use crate::connections::Connections;
+use crate::events::{Events, Hook};
 use crate::housekeeper::{self, Clock};
 use crate::listener::{self, ActiveListener, Entrance};
-use crate::{BrokerError, BrokerOptions, Listener, LocalClient, LocalSession, Socket, local_client};
+use crate::{
+    BrokerError, BrokerEvent, BrokerOptions, Listener, LocalClient, LocalSession, Socket, local_client,
+};
 use elbus_protocol::reserved::BROKER_NAME;
 use elbus_protocol::{ErrorCode, client_name};
 use elbus_routing::{
@@ -18,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::{Handle, Runtime};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// How long [`Broker::close`] waits for clients to take what is queued for them, unless told otherwise.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -34,6 +37,7 @@ pub(crate) struct Inner {
     pub(crate) budget: Arc<Budget>,
     pub(crate) connections: Connections,
     pub(crate) clock: Clock,
+    pub(crate) events: Events,
     pub(crate) runtime: Handle,
     started: Instant,
     state: Mutex<State>,
@@ -65,7 +69,7 @@ impl Inner {
         until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
     }
 
-    fn is_closing(&self) -> bool {
+    pub(crate) fn is_closing(&self) -> bool {
         self.state().drain_until.is_some()
     }
 
@@ -82,17 +86,27 @@ impl Inner {
         if self.is_closing() {
             return Err(ErrorCode::NotSupported);
         }
-        for replaced in self.router.register(client, force)? {
+        let mut changes = self.events.changes();
+        let replaced = self.router.register(client, force)?;
+        changes.unregistered(&replaced);
+        changes.registered(client);
+        drop(changes);
+        for replaced in replaced {
             replaced.outbox().close();
             self.forget(&replaced);
         }
         announce(self, Announcement::Registered(client));
+        self.events.deliver();
         Ok(())
     }
 
     /// Takes a client and, if it is a primary, its secondaries out. Does nothing if it is out already.
     pub(crate) fn unregister(self: &Arc<Self>, client: &Arc<ClientEntry>) {
+        let mut changes = self.events.changes();
         let Some(secondaries) = self.router.unregister(client) else { return };
+        changes.unregistered(&secondaries);
+        changes.unregistered(std::slice::from_ref(client));
+        drop(changes);
         self.forget(client);
         for secondary in secondaries {
             secondary.outbox().close();
@@ -101,6 +115,7 @@ impl Inner {
         if !self.is_closing() {
             announce(self, Announcement::Unregistered(client));
         }
+        self.events.deliver();
     }
 
     /// Takes a client out and closes its queue.
@@ -206,6 +221,7 @@ pub struct Broker {
 pub struct BrokerBuilder {
     options: BrokerOptions,
     runtime: Option<Handle>,
+    hook: Option<Hook>,
 }
 
 impl BrokerBuilder {
@@ -251,12 +267,31 @@ impl BrokerBuilder {
         self
     }
 
+    /// Tells `hook` what happens in the broker, from then on and until [`Broker::close`] returns: never after it,
+    /// unless a single call of the hook takes more than half a second.
+    ///
+    /// One event at a time, in the order in which things happen, on whatever thread notices or is at the hook
+    /// already: a thread that routes, or one that calls the broker. So it must not block: others' traffic waits
+    /// on that thread, and after 16,384 events that wait for a hook further ones are lost, and logged. One thread
+    /// hands over 128 at most in one go; what a flood leaves comes with the next event, or within a quarter of a
+    /// second.
+    ///
+    /// The hook may call the broker, but must not wait for a lock that is held by somebody who calls the broker. A
+    /// panic in it is caught. A [`Broker`] kept in it would never close by being dropped.
+    ///
+    /// A second hook replaces the first. Default none.
+    #[must_use]
+    pub fn on_event(mut self, hook: impl Fn(BrokerEvent) + Send + Sync + 'static) -> Self {
+        self.hook = Some(Hook(Box::new(hook)));
+        self
+    }
+
     /// Starts the broker. It listens nowhere yet.
     ///
     /// # Errors
     /// [`BrokerError::Runtime`] if its threads cannot be started.
     pub fn build(self) -> Result<Broker, BrokerError> {
-        let Self { options, runtime } = self;
+        let Self { options, runtime, hook } = self;
         let (handle, owned) = if let Some(handle) = runtime {
             (handle, None)
         } else {
@@ -274,6 +309,7 @@ impl BrokerBuilder {
             budget: Arc::new(Budget::new(options.total_bytes)),
             connections: Connections::new(&options, rustix::process::geteuid().as_raw()),
             clock: Clock::new(),
+            events: Events::new(hook),
             runtime: handle.clone(),
             started: Instant::now(),
             state: Mutex::default(),
@@ -337,12 +373,14 @@ impl Broker {
     }
 
     /// Registers a client inside this process that its owner drives: `drain` is told when its queue holds
-    /// something.
+    /// something. Where no core RPC is installed it may be named `.broker`, to answer what callers ask the broker.
     ///
     /// # Errors
     /// As [`Broker::client`].
     pub fn session(&self, name: &str, drain: Box<dyn Drain>) -> Result<LocalSession, BrokerError> {
-        self.check_name(name)?;
+        if name != BROKER_NAME {
+            self.check_name(name)?;
+        }
         LocalSession::register(self.inner(), name, drain)
     }
 
@@ -412,6 +450,11 @@ impl Broker {
         Ok(())
     }
 
+    /// The runtime the broker runs on, for work that goes with it.
+    pub fn runtime(&self) -> &Handle {
+        &self.inner().runtime
+    }
+
     /// Registered primaries whose name `wanted` accepts, sorted by name.
     pub fn clients(&self, wanted: impl Fn(&str) -> bool) -> Vec<ClientInfo> {
         self.inner().router.client_list(wanted)
@@ -443,7 +486,9 @@ impl Broker {
             }
             // Sessions keep to the drain deadline by themselves; the second is for their last steps.
             let _ = timeout(drain + Duration::from_secs(1), inner.connections.wait_until_empty()).await;
+            let _ = timeout(inner.drain_left(), wait_until_taken(&inner)).await;
             end_close(&inner);
+            inner.events.settle().await;
         });
         let _ = closing.await;
         self.owner.stop_runtime();
@@ -463,19 +508,30 @@ fn begin_close(inner: &Inner, drain: Duration) -> bool {
     true
 }
 
-/// Ends what is left: clients in the process, `.broker`, the housekeeper.
-fn end_close(inner: &Inner) {
+/// Ends what is left: clients in the process, `.broker`, the housekeeper, events.
+/// Waits until clients in the process have taken what was queued for them. They are few and quick, and this happens
+/// once, so it looks every millisecond instead of being woken.
+async fn wait_until_taken(inner: &Inner) {
+    let internal = |client: &Arc<ClientEntry>| client.origin().kind == ClientKind::Internal;
+    let clients: Vec<_> = inner.router.clients().into_iter().filter(internal).collect();
+    while !clients.iter().all(|client| client.outbox().is_idle()) {
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+fn end_close(inner: &Arc<Inner>) {
     let mut state = inner.state();
     let core = state.core.take();
     let housekeeper = state.housekeeper.take();
     drop(state);
     drop(core);
     for client in inner.router.clients() {
-        client.outbox().close();
+        inner.leave(&client);
     }
     if let Some(housekeeper) = housekeeper {
         housekeeper.abort();
     }
+    inner.events.close(inner.clock.now_ms());
 }
 
 impl fmt::Debug for Broker {

@@ -6,6 +6,7 @@
 
 use crate::Socket;
 use elbus_protocol::DecodeError;
+use elbus_protocol::client_name::NameError;
 use elbus_routing::{Batch, ClientEntry, Drain, Outbox};
 use std::fmt;
 use std::future::poll_fn;
@@ -32,6 +33,8 @@ pub(crate) enum EndReason {
     Malformed(DecodeError),
     /// The login was refused; the code went out.
     Refused(elbus_protocol::ErrorCode),
+    /// The login was refused because only clients in the process may have such a name; the code went out.
+    ReservedName,
     /// The login was not complete in time.
     LoginTimeout,
     /// Too many logins at once, and this one had sent nothing.
@@ -57,6 +60,7 @@ impl fmt::Display for EndReason {
             Self::Io(kind) => write!(f, "{kind}"),
             Self::Malformed(error) => write!(f, "malformed: {error}"),
             Self::Refused(code) => write!(f, "login refused: {code}"),
+            Self::ReservedName => write!(f, "login refused: {}", NameError::Reserved),
             Self::LoginTimeout => f.write_str("login timed out"),
             Self::LoginDropped => f.write_str("too many logins in progress"),
             Self::Silent => f.write_str("silent"),

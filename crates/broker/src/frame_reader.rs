@@ -72,7 +72,9 @@ impl<'a> FrameReader<'a> {
     /// Reads until the connection is to end.
     pub(crate) async fn run(&mut self) -> EndReason {
         loop {
-            let turn = match self.turn() {
+            let turn = self.turn();
+            self.tell_denials();
+            let turn = match turn {
                 Ok(turn) => turn,
                 Err(reason) => return reason,
             };
@@ -219,10 +221,19 @@ impl<'a> FrameReader<'a> {
         while self.sender.is_unfinished() && self.connection.reason().is_none() {
             let reads_on = self.broker.router.go_on(&mut self.sender);
             self.sender.flush();
+            self.tell_denials();
             if !reads_on {
                 self.relief().await;
             }
             self.give_way().await;
+        }
+    }
+
+    /// Ends a turn for those who want to know what was denied in it.
+    fn tell_denials(&mut self) {
+        if self.sender.has_denials() && self.broker.events.are_wanted() {
+            let denials = self.sender.take_denials();
+            self.broker.events.denied(self.sender.client(), denials, self.broker.clock.now_ms());
         }
     }
 

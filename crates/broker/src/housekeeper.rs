@@ -1,4 +1,5 @@
-//! Everything that is due by time, for all connections: login deadlines, pings, silence, stalls.
+//! Everything that is due by time, for all connections: login deadlines, pings, silence, stalls; and events that
+//! were held back.
 //!
 //! One task walks the list a few times a second. A timer per connection or per frame would cost memory and
 //! wake-ups; this costs one short walk.
@@ -53,6 +54,7 @@ pub(crate) async fn run(broker: Weak<Inner>) {
             let Some(broker) = broker.upgrade() else { return };
             broker.clock.advance(start.elapsed());
             walk(&broker);
+            broker.events.walk(&broker.router, broker.clock.now_ms());
         }
     }
 }

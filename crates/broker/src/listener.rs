@@ -117,7 +117,12 @@ pub(crate) async fn listen(
             (Bound::Tcp(tcp), None, format!("tcp://{address}"))
         }
     };
-    let entrance = Arc::new(Entrance::new(&listener));
+    let mut entrance = Entrance::new(&listener);
+    if listener.address.takes_any_port() {
+        // As configured says nothing here.
+        entrance.port = address.trim_start_matches("tcp://").into();
+    }
+    let entrance = Arc::new(entrance);
     let task = tokio::spawn(accept(Arc::downgrade(broker), bound, entrance));
     Ok((ActiveListener { task, timeout: listener.timeout, _file: file }, address))
 }
@@ -138,12 +143,19 @@ async fn accept(broker: Weak<Inner>, bound: Bound, entrance: Arc<Entrance>) {
             }
             Err(error) => {
                 if !failing {
-                    tracing::error!("{}: cannot accept: {error}", entrance.port);
+                    tell_accept_failure(&broker, &entrance, &error);
                 }
                 failing = true;
                 sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+fn tell_accept_failure(broker: &Inner, entrance: &Entrance, error: &io::Error) {
+    let reason = format_args!("cannot accept: {error}");
+    if let Some(omitted) = broker.events.fault(&entrance.port, None, &reason, broker.clock.now_ms()) {
+        tracing::error!(omitted, "{}: {reason}", entrance.port);
     }
 }
 
@@ -160,6 +172,13 @@ pub(crate) fn admit(
         Ok(connection) => {
             tokio::spawn(session::run(Arc::clone(broker), Arc::clone(entrance), connection, origin));
         }
-        Err(bound) => tracing::debug!("{}: connection refused: {bound}", entrance.port),
+        Err(_) if broker.is_closing() => {}
+        Err(bound) => {
+            let source = session::source_text(&origin);
+            let reason = format_args!("connection refused: {bound}");
+            if let Some(omitted) = broker.events.fault(&source, None, &reason, now_ms) {
+                tracing::warn!(source, omitted, "{}: {reason}", entrance.port);
+            }
+        }
     }
 }

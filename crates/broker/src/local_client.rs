@@ -54,8 +54,11 @@ impl Link for LocalLink {
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         let result = session.route(op, qos.realtime(), Some(payload));
         // Nobody waits here: whoever overruns a receiver is told by the result.
-        session.flush();
+        let (_, denials) = session.end_turn();
         drop(session);
+        if !denials.is_empty() {
+            self.broker.events.denied(&self.client, denials, self.broker.clock.now_ms());
+        }
         match result {
             Err(ErrorCode::NotDelivered) => Err(SubmitError::Overflow),
             _ if qos.acknowledged() => Ok(Ack::done(result)),

@@ -5,9 +5,10 @@ use crate::BrokerError;
 use crate::broker::Inner;
 use bytes::Bytes;
 use elbus_protocol::{ErrorCode, OpBody};
-use elbus_routing::{ClientEntry, ClientKind, Drain, Origin, Outbox, PeerIdentity, Sender};
+use elbus_routing::{ClientEntry, ClientKind, Denial, Drain, Origin, Outbox, PeerIdentity, Sender};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A registered client of this process whose owner drives it. Dropping it takes the client out.
 ///
@@ -43,6 +44,11 @@ impl LocalSession {
         self.sender.client()
     }
 
+    /// How long a sender may wait for the receivers that [`LocalSession::flush`] names.
+    pub fn pause(&self) -> Duration {
+        self.broker.options.pause
+    }
+
     /// Routes one operation. Its receivers are woken by [`LocalSession::flush`], which may follow many operations.
     /// `shared` is the buffer the payload lies in, if that may be kept; a payload over 4 KiB is copied otherwise.
     ///
@@ -63,9 +69,19 @@ impl LocalSession {
     /// Wakes the receivers of everything routed since the last call. Returns those whose queues are more than an
     /// eighth full: a sender that can wait does so until [`Outbox::poll_relief`] says that they are low again.
     pub fn flush(&mut self) -> Vec<Arc<ClientEntry>> {
+        let (stalled, denials) = self.end_turn();
+        if !denials.is_empty() {
+            self.broker.events.denied(self.client(), denials, self.broker.clock.now_ms());
+        }
+        stalled
+    }
+
+    /// As [`LocalSession::flush`], but leaves it to the caller to tell what was denied: one that holds a lock lets go
+    /// of it first.
+    pub(crate) fn end_turn(&mut self) -> (Vec<Arc<ClientEntry>>, Vec<Denial>) {
         self.sender.flush();
         self.sender.begin_turn();
-        self.sender.take_stalled()
+        (self.sender.take_stalled(), self.sender.take_denials())
     }
 }
 

@@ -36,26 +36,41 @@ pub(crate) async fn login(
     let name = read_until(broker, connection, socket, &mut bytes, |bytes| {
         if handshake::name_length(bytes).is_some_and(|length| length > NAME_BYTES) {
             let length = handshake::name_length(bytes).unwrap_or_default();
-            return Some(Err(NameError::TooLong(length)));
+            return Some((Err(NameError::TooLong(length)), String::new()));
         }
-        handshake::take_name(bytes).map(|name| client_name::check(name).map(str::to_owned))
+        handshake::take_name(bytes)
+            .map(|name| (client_name::check(name).map(drop), String::from_utf8_lossy(name).into_owned()))
     })
     .await?;
-    let name = match name {
-        Ok(name) => name,
-        Err(NameError::NotUtf8) => return Err(EndReason::Malformed(DecodeError::Name(NameError::NotUtf8))),
-        Err(error) => {
-            write_all(socket, &[ErrorCode::Data.byte()]).await?;
-            return Err(EndReason::Malformed(DecodeError::Name(error)));
+    let (code, reason) = match name {
+        (Ok(()), name) => match register(broker, entrance, connection, &name, origin) {
+            Ok(client) => return Ok((client, bytes)),
+            Err(code) => {
+                tell_refusal(broker, entrance, origin, &name);
+                (code, EndReason::Refused(code))
+            }
+        },
+        (Err(NameError::NotUtf8), _) => {
+            return Err(EndReason::Malformed(DecodeError::Name(NameError::NotUtf8)));
         }
+        (Err(NameError::Reserved), name) if client_name::check_local(&name).is_ok() => {
+            tell_refusal(broker, entrance, origin, &name);
+            (ErrorCode::Data, EndReason::ReservedName)
+        }
+        (Err(error), _) => (ErrorCode::Data, EndReason::Malformed(DecodeError::Name(error))),
     };
-    match register(broker, entrance, connection, &name, origin) {
-        Ok(client) => Ok((client, bytes)),
-        Err(code) => {
-            write_all(socket, &[code.byte()]).await?;
-            Err(EndReason::Refused(code))
-        }
+    write_all(socket, &[code.byte()]).await?;
+    Err(reason)
+}
+
+fn tell_refusal(broker: &Inner, entrance: &Entrance, origin: &Origin, name: &str) {
+    // Whoever is too late for a broker that closes was denied nothing.
+    if !broker.events.are_wanted() || broker.is_closing() {
+        return;
     }
+    let address = origin.address.map(|address| address.to_string());
+    let from = address.as_deref().unwrap_or(&entrance.port);
+    broker.events.login_refused(name, from, broker.clock.now_ms());
 }
 
 /// Checks the entrance's access map and enters the name. The final `01` of the login is the first byte of the

@@ -15,6 +15,11 @@ use tokio::time::{sleep, timeout};
 /// How long a closing TCP connection waits for the peer to have taken everything.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// Where a peer is, as logs and events name it.
+pub(crate) fn source_text(origin: &Origin) -> String {
+    origin.address.map_or_else(|| "local".to_owned(), |address| address.to_string())
+}
+
 /// What has to be undone when a session ends, however it ends: a panic of its task included.
 struct Ending {
     broker: Arc<Inner>,
@@ -27,20 +32,26 @@ struct Ending {
 impl Drop for Ending {
     fn drop(&mut self) {
         let lost = self.client.as_ref().map_or(0, |client| client.outbox().frames());
+        let name = self.client.as_ref().map(|client| client.name());
+        let (source, reason) = (source_text(&self.origin), &self.reason);
+        let (events, now_ms) = (&self.broker.events, self.broker.clock.now_ms());
+        let noteworthy = match reason {
+            EndReason::Left | EndReason::Io(_) | EndReason::Disconnected | EndReason::Shutdown => None,
+            // Told as a denial.
+            EndReason::Refused(_) | EndReason::ReservedName => events.log_refused_login(now_ms),
+            _ => events.fault(&source, name, reason, now_ms),
+        };
+        let name = name.unwrap_or_default();
+        if let Some(omitted) = noteworthy {
+            tracing::warn!(client = name, source, lost, omitted, "session ended: {reason}");
+        } else {
+            tracing::debug!(client = name, source, lost, "session ended: {reason}");
+        }
         if let Some(client) = &self.client {
             self.broker.leave(client);
         }
         self.connection.drop_socket();
         self.broker.connections.remove(self.connection.id);
-        let name = self.client.as_ref().map_or("", |client| client.name());
-        let source = self.origin.address.map_or_else(|| "local".to_owned(), |address| address.to_string());
-        let reason = &self.reason;
-        match reason {
-            EndReason::Left | EndReason::Io(_) | EndReason::Disconnected | EndReason::Shutdown => {
-                tracing::debug!(client = name, source, lost, "session ended: {reason}");
-            }
-            _ => tracing::warn!(client = name, source, lost, "session ended: {reason}"),
-        }
     }
 }
 

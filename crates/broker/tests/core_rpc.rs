@@ -216,6 +216,9 @@ fn client_list_byte_for_byte() {
     let tcp = listen_tcp(&broker);
     let Address::Unix(path) = &unix else { panic!("{unix:?}") };
     let path = path.to_str().unwrap().to_owned();
+    // Where any port was asked for, the one that was taken.
+    let Address::Tcp(bound) = &tcp else { panic!("{tcp:?}") };
+    let bound = bound.to_string();
     let _local = broker.client("w.local").unwrap();
     let mut idle = Raw::login(&unix, "w.idle");
     let mut net = Raw::login(&tcp, "w.net");
@@ -250,7 +253,7 @@ fn client_list_byte_for_byte() {
         name: "w.net",
         kind: "tcp",
         source: Some(&source),
-        port: Some("127.0.0.1:0"),
+        port: Some(&bound),
         traffic: [1, 200, 1, 6],
         queue: 0,
         instances: 1,

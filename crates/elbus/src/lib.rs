@@ -21,8 +21,8 @@ pub use bytes::Bytes;
 #[cfg(feature = "rpc")]
 pub use elbus_broker::CoreRpc;
 pub use elbus_broker::{
-    BindAddress, BindAddressError, Broker, BrokerBuilder, BrokerError, BrokerInfo, BrokerOptions,
-    BrokerStats, Listener, LocalClient, LocalLink, Socket,
+    BindAddress, BindAddressError, Broker, BrokerBuilder, BrokerError, BrokerEvent, BrokerInfo,
+    BrokerOptions, BrokerStats, Listener, LocalClient, LocalLink, Operation, Socket,
 };
 pub use elbus_client::{Client, ClientError, Options, SocketLink, connect, secondary};
 pub use elbus_protocol::{ErrorCode, EventKind, QoS, RpcCode};

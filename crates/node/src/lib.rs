@@ -1,12 +1,26 @@
 //! The Node-API addon: conversions between JavaScript and the broker, no decisions.
+//!
+//! The way of a message: JavaScript writes a record into its batch (`src/batch.ts`) and calls `submit` once for
+//! many (`hot.rs`); `boundary.rs` walks the batch, and `link.rs` routes each record on this very thread, or encodes
+//! it for a socket. What a client receives lies in its queue until JavaScript calls `collect`, which copies it as
+//! records into an arena (`record.rs`), names by number (`names.rs`). Other threads do no more than put a client
+//! on the list of `inbox.rs`, and wake JavaScript if nobody has.
 
-use napi_derive::napi;
+#![allow(clippy::needless_pass_by_value, reason = "napi hands arguments over by value")]
+
+pub mod aaa;
+mod boundary;
+pub mod broker;
+mod events;
+mod hot;
+mod inbox;
+mod link;
+mod names;
+pub mod native;
+mod outcome;
+mod record;
+mod registry;
+mod socket_codec;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// Version of the addon.
-#[napi]
-pub const fn version() -> &'static str {
-    env!("CARGO_PKG_VERSION")
-}

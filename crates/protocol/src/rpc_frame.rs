@@ -138,33 +138,42 @@ impl<'a> RpcFrame<'a> {
     /// The payload of this frame.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        match *self {
+        self.encode_into(&mut out);
+        out
+    }
+
+    /// Appends the payload of this frame to `out`.
+    pub fn encode_into(&self, out: &mut Vec<u8>) {
+        let body = match *self {
             Self::Notification(data) => {
                 out.reserve(data.len().saturating_add(1));
                 out.push(RpcKind::Notification as u8);
-                out.extend_from_slice(data);
+                data
             }
             Self::Request { id, method, params } => {
                 out.reserve(method.len().saturating_add(params.len()).saturating_add(6));
-                head(&mut out, RpcKind::Request, id);
+                head(out, RpcKind::Request, id);
                 out.extend_from_slice(method);
                 out.push(0);
-                out.extend_from_slice(params);
+                params
             }
             Self::Reply { id, result } => {
                 out.reserve(result.len().saturating_add(5));
-                head(&mut out, RpcKind::Reply, id);
-                out.extend_from_slice(result);
+                head(out, RpcKind::Reply, id);
+                result
             }
             Self::Error { id, code, data } => {
                 out.reserve(data.len().saturating_add(7));
-                head(&mut out, RpcKind::Error, id);
+                head(out, RpcKind::Error, id);
                 out.extend_from_slice(&code.0.to_le_bytes());
-                out.extend_from_slice(data);
+                data
             }
-            Self::Cancel { id } => head(&mut out, RpcKind::Cancel, id),
-        }
-        out
+            Self::Cancel { id } => {
+                head(out, RpcKind::Cancel, id);
+                &[]
+            }
+        };
+        out.extend_from_slice(body);
     }
 }
 

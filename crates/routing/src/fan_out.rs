@@ -1,13 +1,15 @@
 //! One frame into the outboxes of its receivers, and whom to wake afterwards.
 
+use crate::denials::Denials;
 use crate::mask_change::Unfinished;
 use crate::outbox::INLINE_BYTES;
 use crate::route_cache::{Receivers, RouteCache};
-use crate::{ClientEntry, Push, Traffic};
+use crate::{ClientEntry, Denial, Push, Traffic};
 use bytes::Bytes;
-use elbus_protocol::{AckFrame, EventKind, encode_ack, encode_event_head};
+use elbus_protocol::{AckFrame, EventKind, Op, encode_ack, encode_event_head};
 use std::mem;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Work after which a connection lets others have its thread: about this many deliveries, a few hundred
 /// microseconds.
@@ -27,6 +29,7 @@ pub struct Sender {
     acknowledged: bool,
     received: Traffic,
     stalled: Vec<Arc<ClientEntry>>,
+    denials: Denials,
     /// An operation that goes on in the next turn.
     pub(crate) unfinished: Option<Unfinished>,
 }
@@ -65,6 +68,7 @@ impl Sender {
             acknowledged: false,
             received: Traffic::default(),
             stalled: Vec::new(),
+            denials: Denials::default(),
             unfinished: None,
         }
     }
@@ -97,6 +101,22 @@ impl Sender {
     /// most the pause allowed.
     pub fn take_stalled(&mut self) -> Vec<Arc<ClientEntry>> {
         mem::take(&mut self.stalled)
+    }
+
+    /// Counts an operation that is denied, and keeps it for [`Sender::take_denials`].
+    pub(crate) fn deny(&mut self, op: Op, target: &str) {
+        self.client.denied.fetch_add(1, Ordering::Relaxed);
+        self.denials.note(op, target);
+    }
+
+    /// True if something was denied since the last [`Sender::take_denials`].
+    pub const fn has_denials(&self) -> bool {
+        !self.denials.is_empty()
+    }
+
+    /// What was denied since the last call: one entry for each kind of operation, at most five in all.
+    pub fn take_denials(&mut self) -> Vec<Denial> {
+        self.denials.take()
     }
 
     /// Delivers to every receiver that `wanted` accepts. Returns what became of the last copy.

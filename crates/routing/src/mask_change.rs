@@ -8,7 +8,6 @@ use crate::subscriptions::Interest;
 use crate::{Sender, TURN_WORK};
 use elbus_protocol::mask::Syntax;
 use elbus_protocol::{AckFrame, ErrorCode, Masks, Op, OpBody};
-use std::sync::atomic::Ordering;
 
 /// Masks changed under one hold of the lock: about 100 microseconds.
 pub(crate) const MASKS_PER_HOLD: usize = 256;
@@ -106,31 +105,33 @@ impl Router {
                 break;
             }
         }
-        if progress.result == Err(ErrorCode::Access) {
-            sender.client.denied.fetch_add(1, Ordering::Relaxed);
-        }
         true
     }
 
     /// Adds masks; those that are allowed are taken even if others are not. True if the client may hold no more.
     fn add_masks(
         &self,
-        sender: &Sender,
+        sender: &mut Sender,
         op: Op,
         interest: Interest,
         masks: &[&str],
         progress: &mut Progress,
     ) -> bool {
-        let client = &sender.client;
         let mut allowed = Vec::with_capacity(masks.len());
         for mask in masks {
-            match authorise(client, op, mask) {
+            match authorise(&sender.client, op, mask) {
                 Ok(()) => allowed.push(mask),
                 // A denied mask decides the answer, whatever else was wrong.
-                Err(code) if progress.result != Err(ErrorCode::Access) => progress.result = Err(code),
+                Err(code) if progress.result != Err(ErrorCode::Access) => {
+                    progress.result = Err(code);
+                    if code == ErrorCode::Access {
+                        sender.deny(op, mask);
+                    }
+                }
                 Err(_) => {}
             }
         }
+        let client = &sender.client;
         let limit = self.limits().subscriptions;
         let all_taken = self.change(|tables| {
             allowed.iter().all(|mask| tables.subscriptions.add(interest, client, mask, limit))

@@ -344,6 +344,12 @@ impl Outbox {
         Poll::Pending
     }
 
+    /// True if the queue is below a sixteenth of its bounds, or closed: where a stall is over.
+    pub fn is_low(&self) -> bool {
+        let state = self.lock();
+        state.closed || !self.limits.low().exceeded_by(&state)
+    }
+
     /// Ready when everything queued has been released, or the client is gone.
     pub fn poll_drained(&self, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.lock();
@@ -370,6 +376,12 @@ impl Outbox {
     pub fn may_pause(&self) -> bool {
         let state = self.lock();
         !state.closed && !state.pause_spent && self.limits.high().exceeded_by(&state)
+    }
+
+    /// True if nothing is queued and no batch is under way: its owner has taken everything.
+    pub fn is_idle(&self) -> bool {
+        let state = self.lock();
+        state.closed || (!state.taken && state.pending.length == 0)
     }
 
     /// Closes the queue: what it holds is dropped, nothing is queued any more, the owner is told.
@@ -693,8 +705,10 @@ mod tests {
         let batch = outbox.take().unwrap();
         outbox.release(2, 2);
         assert_eq!((told.woken(), poll(&outbox, &told)), (0, (Poll::Pending, Poll::Pending)));
+        assert!(!outbox.is_low());
         outbox.release(1, 1);
         assert_eq!((told.woken(), poll(&outbox, &told)), (1, (Poll::Ready(()), Poll::Pending)));
+        assert!(outbox.is_low());
         outbox.complete(batch.into_buffer(), 1, 1);
         assert_eq!((told.woken(), poll(&outbox, &told)), (2, (Poll::Ready(()), Poll::Ready(()))));
     }

@@ -327,21 +327,21 @@ impl Router {
         let generation = self.generation.load(Ordering::Acquire);
         if let Some(route) = sender.cache.get(op, key, generation) {
             if matches!(route, Err(ErrorCode::Access)) {
-                sender.client.denied.fetch_add(1, Ordering::Relaxed);
+                sender.deny(op, key);
             }
             return route;
         }
         let (route, work) = self.look_up(&sender.client, op, key);
         sender.work += LOOK_UP_WORK + work;
         sender.cache.put(op, key, generation, &route);
+        if matches!(route, Err(ErrorCode::Access)) {
+            sender.deny(op, key);
+        }
         route
     }
 
     fn look_up(&self, client: &ClientEntry, op: Op, key: &str) -> (Route, usize) {
         if let Err(code) = authorise(client, op, key) {
-            if code == ErrorCode::Access {
-                client.denied.fetch_add(1, Ordering::Relaxed);
-            }
             return (Err(code), 1);
         }
         let tables = self.read();

@@ -5,7 +5,7 @@ mod support;
 
 use bytes::Bytes;
 use elbus_protocol::limits::{MASK_BYTES, MASK_LEVELS};
-use elbus_protocol::{ErrorCode, EventKind, Masks, OpBody, OpFrame, QoS};
+use elbus_protocol::{ErrorCode, EventKind, Masks, Op, OpBody, OpFrame, QoS};
 use elbus_routing::{
     BROKER_NAME, Budget, ClientAaa, ClientKind, Push, QueueLimits, RouteLimits, Router, TURN_WORK, WARN_TOPIC,
 };
@@ -654,4 +654,63 @@ fn an_operation_with_many_masks_gives_way_and_is_acknowledged_once() {
         slices += 1;
     }
     assert!(slices > 20, "{slices} slices");
+}
+
+#[test]
+fn what_was_denied_is_kept_for_who_asks() {
+    let router = router();
+    let rights = ClientAaa::new().deny_p2p().publish(["open/#"]).unwrap().subscribe(["a", "b"]).unwrap();
+    let mut peer = Peer::join(&router, "peer", with(rights.deny_broadcast().deny_exclude()));
+    let denials = |peer: &mut Peer| {
+        let taken = peer.sender.take_denials();
+        taken
+            .into_iter()
+            .map(|denial| (denial.op, denial.target.into_string(), denial.count))
+            .collect::<Vec<_>>()
+    };
+    // What is allowed leaves nothing, nor does what is refused for another reason.
+    let deep = vec!["x"; MASK_LEVELS + 1].join("/");
+    for body in [publish("open/a"), subscribe("a\0b"), unsubscribe("c"), unexclude("c")] {
+        assert_eq!(peer.ask(&router, body), Ok(()), "{body:?}");
+    }
+    for body in [publish(&deep), subscribe(&deep), exclude(&deep)] {
+        assert_eq!(peer.ask(&router, body), Err(ErrorCode::Data), "{body:?}");
+    }
+    assert!(!peer.sender.has_denials());
+
+    // Whether an answer comes from the cache or not, and however an operation comes in.
+    let long = "t".repeat(300);
+    for _ in 0..2 {
+        for body in [
+            message("somebody"),
+            publish(&long),
+            publish("shut"),
+            publish_for("shut", "somebody"),
+            publish(".broker/x"),
+            // One operation, however many of its masks are denied.
+            subscribe("a\0c\0d"),
+            broadcast("*"),
+            exclude("a\0b"),
+        ] {
+            assert_eq!(peer.ask(&router, body), Err(ErrorCode::Access), "{body:?}");
+            assert_eq!(local(&router, &mut peer, body), Err(ErrorCode::Access), "{body:?}");
+        }
+    }
+    assert!(peer.sender.has_denials());
+    let expected = [
+        (Op::Message, "somebody", 4),
+        (Op::Publish, &long[..256], 16),
+        (Op::Subscribe, "c", 4),
+        (Op::Broadcast, "*", 4),
+        (Op::Exclude, "a", 4),
+    ];
+    assert_eq!(denials(&mut peer), expected.map(|(op, target, count)| (op, target.to_owned(), count)));
+    assert!(!peer.sender.has_denials());
+    assert_eq!(router.totals().denied, 2 * 2 * 8);
+
+    // A denied mask far behind allowed ones is noticed in a later turn, and counted once.
+    let masks = "a\0".repeat(TURN_WORK) + "z\0y";
+    assert_eq!(peer.ask(&router, subscribe(&masks)), Err(ErrorCode::Access));
+    assert_eq!(denials(&mut peer), [(Op::Subscribe, "z".to_owned(), 1)]);
+    assert_eq!(router.totals().denied, 2 * 2 * 8 + 1);
 }

@@ -1,0 +1,8 @@
+// Answers calls with what they bring.
+import { open } from '../peers/open.mjs'
+import { leave, settings, tell } from './stage.mjs'
+
+const client = await open(settings.peer, settings.address, 'callee')
+await client.serve()
+tell('ready')
+await leave(() => client.close())

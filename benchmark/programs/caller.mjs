@@ -1,0 +1,37 @@
+// Calls another process: one call after the other, or a number of them at any time.
+import { open } from '../peers/open.mjs'
+import { quantile } from '../statistics.mjs'
+import { fail, leave, Meter, order, payloads, settings, tell } from './stage.mjs'
+
+const { peer, address, payload, inFlight, warmUp } = settings
+
+const client = await open(peer, address, 'caller')
+const bytes = payloads(payload)
+let count = 0
+let stopped = false
+const times = []
+const meter = new Meter(() => count)
+tell('ready')
+await order('go')
+order('stop').then(() => {
+  stopped = true
+})
+meter.begin()
+const measureFrom = performance.now() + warmUp * 1e3
+
+async function call() {
+  while (!stopped) {
+    const params = bytes[count & 0xff]
+    const first = params[0]
+    const begin = performance.now()
+    const result = await client.call('callee', params)
+    if (result.length !== payload || result[0] !== first)
+      fail(`call ${count} was answered with something else`)
+    if (inFlight === 1 && begin > measureFrom) times.push(performance.now() - begin)
+    count += 1
+  }
+}
+await Promise.all(Array.from({ length: inFlight }, call))
+const sorted = Float64Array.from(times).sort()
+tell('called', { count, p50: quantile(sorted, 0.5) * 1e3, p99: quantile(sorted, 0.99) * 1e3 })
+await leave(() => client.close())

@@ -1,0 +1,72 @@
+// One-way publications between two clients of a broker in this process.
+import { Broker } from 'elbus-node'
+import { fail, leave, payloads, settings, tell } from './stage.mjs'
+
+const { topic, payload, burst, by, warmUp, duration } = settings
+const broker = await Broker.start()
+const publisher = await broker.client('publisher')
+const subscriber = await broker.client('subscriber')
+
+const bytes = payloads(payload)
+let sent = 0
+let received = 0
+let arrived
+
+function take(message) {
+  const { data } = message
+  if (
+    message.topic !== topic ||
+    message.sender !== 'publisher' ||
+    data.length !== payload ||
+    data[0] !== (received & 0xff)
+  ) {
+    fail(`message ${received} is lost or spoilt`)
+  }
+  received += 1
+  if (received === sent) arrived()
+}
+
+if (by === 'iterator') {
+  const subscription = subscriber.subscribe(topic)
+  await subscription.ready
+  const read = async () => {
+    for await (const message of subscription) take(message)
+  }
+  read()
+} else {
+  await subscriber.subscribe(topic, { callback: take }).ready
+}
+
+/** Sends bursts for so many seconds, each once the one before has arrived. */
+async function run(seconds) {
+  const begin = performance.now()
+  const cpuBegin = process.cpuUsage()
+  const from = received
+  let now = begin
+  while (now - begin < seconds * 1e3) {
+    // The clock is looked at about every thousand messages.
+    for (let bursts = Math.ceil(1_024 / burst); bursts > 0; bursts -= 1) {
+      const all = new Promise((resolve) => {
+        arrived = resolve
+      })
+      for (let left = burst; left > 0; left -= 1) {
+        const goesOn = publisher.publish(topic, bytes[sent & 0xff])
+        sent += 1
+        if (!goesOn) await publisher.drained()
+      }
+      await all
+    }
+    now = performance.now()
+  }
+  if (received !== sent) fail(`received ${received} of ${sent}`)
+  const cpu = process.cpuUsage(cpuBegin)
+  return { messages: received - from, seconds: (now - begin) / 1e3, cpu: (cpu.user + cpu.system) / 1e6 }
+}
+
+await run(warmUp)
+tell('measured', await run(duration))
+await leave(async () => {
+  await publisher.close()
+  await subscriber.close()
+  await broker.close()
+})

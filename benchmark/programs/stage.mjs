@@ -1,0 +1,109 @@
+// A program's side of the conversation with `actor.mjs`: its settings, what it tells, what it is told.
+import process from 'node:process'
+import { cpuSeconds } from '../machine.mjs'
+
+export const settings = JSON.parse(process.argv[2])
+
+const orders = new Map()
+process.on('message', ({ name, value }) => slot(name).resolve(value))
+let isLeaving = false
+process.on('disconnect', () => {
+  // Whoever started this is gone: nobody wants the figures.
+  if (!isLeaving) process.exit(1)
+})
+
+function slot(name) {
+  let found = orders.get(name)
+  if (found === undefined) {
+    found = {}
+    found.promise = new Promise((resolve) => {
+      found.resolve = resolve
+    })
+    orders.set(name, found)
+  }
+  return found
+}
+
+/** Resolves once the order of this name was given. */
+export function order(name) {
+  return slot(name).promise
+}
+
+/** Tells what is awaited with `actor.next(name)`. */
+export function tell(name, value) {
+  process.send({ name, value })
+}
+
+/** Ends the program and the run. */
+export function fail(reason) {
+  process.stderr.write(`${process.argv[1]}: ${reason}\n`)
+  process.exit(1)
+}
+
+/** The last thing a program does once it is told to: nothing of it may keep the process alive then. */
+export async function leave(close) {
+  await order('leave')
+  await close?.()
+  isLeaving = true
+  process.disconnect()
+}
+
+/** One turn of the event loop. */
+export function turn() {
+  return new Promise((resolve) => setImmediate(resolve))
+}
+
+/** 256 payloads that begin with their number, so that a receiver sees what is missing. */
+export function payloads(bytes) {
+  return Array.from({ length: 256 }, (_, index) => {
+    const payload = new Uint8Array(bytes).fill(0x2e)
+    payload[0] = index
+    return payload
+  })
+}
+
+/** Measures a window: from the end of the warm-up, how many of something came, and what CPU which process used. */
+export class Meter {
+  #warmUp = settings.warmUp
+  #duration = settings.duration
+  #watch = settings.watch ?? {}
+  #count
+  #begun = false
+
+  /** `count` says how many came so far. */
+  constructor(count) {
+    this.#count = count
+  }
+
+  /** Watches these processes too. */
+  watch(processes) {
+    this.#watch = processes
+  }
+
+  /** Call it when the first has come. */
+  begin() {
+    if (this.#begun) return
+    this.#begun = true
+    setTimeout(() => {
+      const from = this.#look()
+      setTimeout(() => {
+        const to = this.#look()
+        const messages = to.count - from.count
+        const cpu = {}
+        for (const [name, seconds] of Object.entries(to.cpu)) {
+          cpu[name] = seconds === undefined ? undefined : seconds - from.cpu[name]
+        }
+        tell('measured', { messages, seconds: (to.at - from.at) / 1e3, cpu })
+      }, this.#duration * 1e3)
+    }, this.#warmUp * 1e3)
+  }
+
+  #look() {
+    const cpu = {}
+    for (const [name, pids] of Object.entries({ ...this.#watch, [settings.name]: [process.pid] })) {
+      const all = pids.map(cpuSeconds)
+      cpu[name] = all.includes(undefined) ? undefined : all.reduce((sum, seconds) => sum + seconds, 0)
+    }
+    return { count: this.#count(), at: performance.now(), cpu }
+  }
+}

@@ -1,0 +1,366 @@
+//! One client behind the boundary: a session of a broker in this process, or the codec of a socket that JavaScript
+//! owns. Both take the records of a batch and give frames as records.
+
+use crate::inbox::{Inbox, Note, ReliefWaker};
+use crate::names::{NamesFromJs, NamesToJs};
+use crate::record::{ArenaWriter, FAILURES_ONLY, Full, HEAD, InHead, NO_NAME, OutRecord, flag, kind};
+use crate::socket_codec::{Received, SocketCodec};
+use bytes::Bytes;
+use elbus_broker::LocalSession;
+use elbus_protocol::reserved::{BROKER_NAME, BROKER_TOPICS};
+use elbus_protocol::{
+    AckFrame, DecodeError, ErrorCode, Event, EventFrame, EventHeader, EventKind, Header, Masks, OpBody, QoS,
+    RpcCode, RpcFrame, RpcKind, result_byte,
+};
+use elbus_routing::ClientEntry;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Waker};
+
+/// Why a link stops giving records for now.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// The arena has no room for the next one.
+    Full(Full),
+    /// The broker broke the protocol; the link is of no use any more.
+    Broken(DecodeError),
+}
+
+impl From<Full> for Stop {
+    fn from(full: Full) -> Self {
+        Self::Full(full)
+    }
+}
+
+/// A client in the broker's process.
+pub(crate) struct LocalEnd {
+    pub(crate) session: LocalSession,
+    /// Shared with the drain: it is on the list of what is ready.
+    pub(crate) queued: Arc<AtomicBool>,
+    batch: Option<Taken>,
+    /// Receivers this client was asked to wait for.
+    stalled: Vec<Arc<ClientEntry>>,
+}
+
+/// What was taken out of the queue and is not all in an arena yet.
+struct Taken {
+    bytes: Bytes,
+    at: usize,
+    frames: usize,
+    length: usize,
+}
+
+impl LocalEnd {
+    pub(crate) const fn new(session: LocalSession, queued: Arc<AtomicBool>) -> Self {
+        Self { session, queued, batch: None, stalled: Vec::new() }
+    }
+}
+
+/// Where a link's frames come from and its operations go.
+pub(crate) enum End {
+    Local(LocalEnd),
+    Socket(SocketCodec),
+}
+
+/// One client of this environment.
+pub(crate) struct Link {
+    /// Parts it from earlier links of the same number.
+    pub(crate) serial: u32,
+    /// Messages are read as RPC frames where they are some.
+    pub(crate) rpc: bool,
+    pub(crate) end: End,
+}
+
+/// What an operation of a client in the process came to.
+pub(crate) type Outcome = Result<(), ErrorCode>;
+
+/// What a record asks a broker to do. RPC frames are put together in `scratch`.
+fn operation<'a>(
+    record: &OutRecord<'a>,
+    names: &'a NamesFromJs,
+    scratch: &'a mut Vec<u8>,
+) -> Option<OpBody<'a>> {
+    let first = names.get(record.first);
+    let payload = record.payload;
+    let rpc = match record.kind {
+        kind::MESSAGE => return Some(OpBody::Message { target: first, payload }),
+        kind::BROADCAST => return Some(OpBody::Broadcast { mask: first, payload }),
+        kind::PUBLISH => return Some(OpBody::Publish { topic: first, payload }),
+        kind::PUBLISH_FOR => {
+            return Some(OpBody::PublishFor { topic: first, receiver: names.get(record.second), payload });
+        }
+        kind::PING => return Some(OpBody::Nop),
+        kind::SUBSCRIBE | kind::UNSUBSCRIBE | kind::EXCLUDE | kind::UNEXCLUDE => {
+            let masks = Masks::new(str::from_utf8(payload).ok()?);
+            return Some(match record.kind {
+                kind::SUBSCRIBE => OpBody::Subscribe(masks),
+                kind::UNSUBSCRIBE => OpBody::Unsubscribe(masks),
+                kind::EXCLUDE => OpBody::Exclude(masks),
+                _ => OpBody::Unexclude(masks),
+            });
+        }
+        kind::NOTIFICATION => RpcFrame::Notification(payload),
+        kind::REQUEST => RpcFrame::Request {
+            id: record.call,
+            method: names.get(record.second).as_bytes(),
+            params: payload,
+        },
+        kind::REPLY => RpcFrame::Reply { id: record.call, result: payload },
+        kind::ERROR => {
+            let code = RpcCode(i16::from_le_bytes(record.second.to_le_bytes()));
+            RpcFrame::Error { id: record.call, code, data: payload }
+        }
+        kind::CANCEL => RpcFrame::Cancel { id: record.call },
+        _ => return None,
+    };
+    scratch.clear();
+    rpc.encode_into(scratch);
+    Some(OpBody::Message { target: first, payload: scratch })
+}
+
+impl Link {
+    /// Carries out one record: routes it here and now, or encodes it for the socket. `None` where no result is known
+    /// yet.
+    pub(crate) fn submit(
+        &mut self,
+        record: &OutRecord<'_>,
+        names: &NamesFromJs,
+        scratch: &mut Vec<u8>,
+    ) -> Option<Outcome> {
+        let realtime = record.flags & flag::REALTIME != 0;
+        let Some(body) = operation(record, names, scratch) else { return Some(Err(ErrorCode::Data)) };
+        match &mut self.end {
+            End::Local(local) => Some(local.session.route(&body, realtime, None)),
+            End::Socket(codec) => {
+                let qos = QoS::new(record.flags & flag::ACK != 0, realtime);
+                if codec.send(record.op, qos, body) { None } else { Some(Err(ErrorCode::Data)) }
+            }
+        }
+    }
+
+    /// Wakes the receivers of what was submitted. True if some of them are to be waited for: `Note::Relief` will say
+    /// when to ask again.
+    pub(crate) fn flush(&mut self, id: u16, inbox: &Arc<Inbox>) -> bool {
+        let End::Local(local) = &mut self.end else { return false };
+        let stalled = local.session.flush();
+        if stalled.is_empty() {
+            return false;
+        }
+        for client in stalled {
+            if !local.stalled.iter().any(|known| Arc::ptr_eq(known, &client)) {
+                local.stalled.push(client);
+            }
+        }
+        !self.is_relieved(id, inbox)
+    }
+
+    /// The receivers have been waited for as long as a sender may: nobody waits for them again in this stall.
+    pub(crate) fn spend_pause(&mut self) {
+        let End::Local(local) = &mut self.end else { return };
+        for client in local.stalled.drain(..) {
+            client.outbox().spend_pause();
+        }
+    }
+
+    /// How long receivers may be waited for, in milliseconds.
+    pub(crate) fn pause(&self) -> f64 {
+        match &self.end {
+            End::Local(local) => local.session.pause().as_secs_f64() * 1e3,
+            End::Socket(_) => 0.0,
+        }
+    }
+
+    /// True if no receiver is to be waited for any more. Otherwise there will be another `Note::Relief`.
+    pub(crate) fn is_relieved(&mut self, id: u16, inbox: &Arc<Inbox>) -> bool {
+        let End::Local(local) = &mut self.end else { return true };
+        let serial = self.serial;
+        let waker: Waker = Arc::new(ReliefWaker { inbox: Arc::clone(inbox), link: id, serial }).into();
+        let cx = Context::from_waker(&waker);
+        local.stalled.retain(|client| client.outbox().poll_relief(&cx).is_pending());
+        local.stalled.is_empty()
+    }
+
+    /// Writes what the link has received until nothing is left.
+    pub(crate) fn collect(
+        &mut self,
+        id: u16,
+        names: &mut NamesToJs,
+        writer: &mut ArenaWriter<'_>,
+    ) -> Result<(), Stop> {
+        let mut record = Recorder { link: id, rpc: self.rpc, names, writer };
+        match &mut self.end {
+            End::Local(local) => local.collect(&mut record),
+            End::Socket(codec) => {
+                loop {
+                    let next = match codec.next().map_err(Stop::Broken)? {
+                        None => break,
+                        Some(Received::Login(code)) => {
+                            record.put(kind::LOGIN, 0, i32::from(code))?;
+                            codec.login_told();
+                            if code == 0 {
+                                continue;
+                            }
+                            break;
+                        }
+                        Some(Received::Event(event, next)) => {
+                            record.event(&event)?;
+                            next
+                        }
+                    };
+                    codec.advance(next);
+                }
+                codec.tidy();
+                Ok(())
+            }
+        }
+    }
+}
+
+impl LocalEnd {
+    fn collect(&mut self, record: &mut Recorder<'_, '_>) -> Result<(), Stop> {
+        let outbox = self.session.client().outbox();
+        if self.batch.is_none() {
+            // Whoever pushes from here on puts the link on the list again, so nothing is missed.
+            self.queued.store(false, Ordering::Release);
+            self.batch = outbox.take().map(Taken::from);
+        }
+        while let Some(batch) = &mut self.batch {
+            while let Some(header) = batch.bytes.get(batch.at..).and_then(EventHeader::read) {
+                let start = batch.at.saturating_add(EventHeader::BYTES);
+                let length = usize::try_from(header.body_length()).unwrap_or(usize::MAX);
+                let end = start.saturating_add(length);
+                let body = batch.bytes.get(start..end).unwrap_or_default();
+                record.event(&Event::parse(header, body).map_err(Stop::Broken)?)?;
+                batch.at = end;
+            }
+            let (frames, length) = (batch.frames, batch.length);
+            let buffer = std::mem::take(&mut batch.bytes).try_into_mut().map(Vec::from).unwrap_or_default();
+            self.batch = outbox.complete(buffer, frames, length).map(Taken::from);
+        }
+        Ok(())
+    }
+}
+
+impl From<elbus_routing::Batch> for Taken {
+    fn from(batch: elbus_routing::Batch) -> Self {
+        Self { at: 0, frames: batch.frames, length: batch.length, bytes: batch.into_bytes() }
+    }
+}
+
+/// Frames as records.
+struct Recorder<'a, 'b> {
+    link: u16,
+    rpc: bool,
+    names: &'a mut NamesToJs,
+    writer: &'a mut ArenaWriter<'b>,
+}
+
+impl Recorder<'_, '_> {
+    fn put(&mut self, kind: u8, number: u32, code: i32) -> Result<(), Full> {
+        self.writer.put(InHead { kind, link: self.link, number, code, ..InHead::default() }, &[], &[])
+    }
+
+    fn event(&mut self, event: &Event<'_>) -> Result<(), Full> {
+        match event {
+            Event::Ping => Ok(()),
+            Event::Ack(AckFrame { id, result }) => match result {
+                Ok(()) if id & FAILURES_ONLY != 0 => Ok(()),
+                Ok(()) => self.put(kind::ACK, *id, 0),
+                Err(_) => self.put(kind::ACK, *id, i32::from(result_byte(*result))),
+            },
+            Event::Frame(frame) => self.frame(frame),
+        }
+    }
+
+    fn frame(&mut self, frame: &EventFrame<'_>) -> Result<(), Full> {
+        // Names may have to be announced in front of the record, and must lie in the same arena: who has to find room
+        // finds it for all of it. A method lies in the payload, and is counted with it.
+        let topic = frame.topic.map_or(0, str::len);
+        let whole = frame.sender.len().saturating_add(topic).saturating_add(frame.payload.len());
+        let whole = whole.saturating_add(4 * HEAD).next_multiple_of(4);
+        self.records(frame).map_err(|_| Full(whole))
+    }
+
+    fn records(&mut self, frame: &EventFrame<'_>) -> Result<(), Full> {
+        let realtime = if frame.realtime { flag::REALTIME } else { 0 };
+        let mut head = InHead { flags: realtime, link: self.link, ..InHead::default() };
+        match frame.kind {
+            EventKind::Publish => {
+                let topic = frame.topic.unwrap_or_default();
+                // Other brokers let anybody publish there, so only the sender tells.
+                if topic.starts_with(BROKER_TOPICS) && frame.sender != BROKER_NAME {
+                    return Ok(());
+                }
+                head.kind = kind::PUBLISH;
+                (head.first, head.second) = self.names.pair(frame.sender, topic, self.writer)?;
+                return self.writer.put(head, frame.payload, &[]);
+            }
+            EventKind::Broadcast => head.kind = kind::BROADCAST,
+            EventKind::Message if self.rpc && RpcKind::of(frame.payload).is_some() => {
+                return self.rpc(head, frame.sender, frame.payload);
+            }
+            EventKind::Message => head.kind = kind::MESSAGE,
+        }
+        head.first = self.names.number(0, frame.sender, self.writer)?;
+        self.writer.put(head, frame.payload, &[])
+    }
+
+    /// A malformed RPC frame is dropped, as the reference libraries do: no answer, and the connection lives on.
+    fn rpc(&mut self, mut head: InHead, sender: &str, payload: &[u8]) -> Result<(), Full> {
+        let body = match RpcFrame::parse(payload) {
+            Err(_) => return Ok(()),
+            Ok(RpcFrame::Notification(body)) => {
+                head.kind = kind::NOTIFICATION;
+                body
+            }
+            Ok(RpcFrame::Request { id, method, params }) => {
+                (head.kind, head.number) = (kind::REQUEST, id);
+                let Ok(method) = str::from_utf8(method) else {
+                    head.first = self.names.number(0, sender, self.writer)?;
+                    head.second = NO_NAME;
+                    return self.writer.put(head, params, &[]);
+                };
+                (head.first, head.second) = self.names.pair(sender, method, self.writer)?;
+                return self.writer.put(head, params, &[]);
+            }
+            Ok(RpcFrame::Reply { id, result }) => {
+                (head.kind, head.number) = (kind::REPLY, id);
+                result
+            }
+            Ok(RpcFrame::Error { id, code, data }) => {
+                (head.kind, head.number, head.code) = (kind::ERROR, id, i32::from(code.0));
+                data
+            }
+            Ok(RpcFrame::Cancel { id }) => {
+                (head.kind, head.number) = (kind::CANCEL, id);
+                &[]
+            }
+        };
+        head.first = self.names.number(0, sender, self.writer)?;
+        self.writer.put(head, body, &[])
+    }
+}
+
+/// What a note says, as a record.
+pub(crate) fn put_note(note: &Note, writer: &mut ArenaWriter<'_>) -> Result<(), Full> {
+    let plain = InHead::default();
+    let (head, text) = match note {
+        Note::Ack { link, op, code } => {
+            (InHead { kind: kind::ACK, link: *link, number: *op, code: i32::from(*code), ..plain }, "")
+        }
+        Note::Refused { link, code } => {
+            (InHead { kind: kind::REFUSED, link: *link, code: i32::from(*code), ..plain }, "")
+        }
+        Note::Relief { link, .. } => (InHead { kind: kind::RELIEF, link: *link, ..plain }, ""),
+        Note::Closed { link, reason, .. } => {
+            (InHead { kind: kind::CLOSED, link: *link, ..plain }, reason.as_str())
+        }
+        Note::Done { ticket, code, text } => {
+            (InHead { kind: kind::DONE, number: *ticket, code: *code, ..plain }, text.as_str())
+        }
+        Note::Event { broker, json } => {
+            (InHead { kind: kind::EVENT, number: *broker, ..plain }, json.as_str())
+        }
+    };
+    writer.put(head, text.as_bytes(), &[])
+}

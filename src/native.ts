@@ -1,0 +1,35 @@
+// The only import of the addon. Says plainly why it could not be loaded.
+
+import type * as binding from '#binding'
+import { BusError } from './errors'
+
+function load(): typeof binding {
+  try {
+    // eslint-disable-next-line -- the addon is CommonJS, found by package.json's `imports`
+    return require('#binding') as typeof binding
+  } catch (error) {
+    const { platform, arch } = process
+    throw new BusError(
+      'ERR_BUS_INTERNAL',
+      `the addon of elbus-node for ${platform} ${arch} cannot be loaded: install the package again on this platform`,
+      { cause: error },
+    )
+  }
+}
+
+export const { NativeBoundary, NativeBroker, NativeAaaMap, topicMatches } = load()
+export type NativeBroker = binding.NativeBroker
+export type NativeAaaMap = binding.NativeAaaMap
+export type NativeAaaEntry = binding.NativeAaaEntry
+
+/** The raw functions of `crates/node/src/hot.rs`. */
+export interface Crossings {
+  /** Carries out the first `bytes` of the batch; 1 if there is something to collect. */
+  submit(bytes: number, external: Uint8Array | undefined): number
+  /** Fills an arena from byte `from` on; where it ends now. */
+  collect(arena: Uint8Array, from: number): number
+  /** Takes what a socket read; 0 if it could not. */
+  receive(link: number, chunk: Uint8Array, bytes: number): number
+  /** What a socket has to write. */
+  take(link: number): Buffer | undefined
+}
