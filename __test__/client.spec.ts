@@ -271,6 +271,7 @@ overEach(
     sent += 1
     t.true(sent > 1 && sent < 64, `${sent} before the mark`)
     const drained = from.drained()
+    drained.catch(() => undefined)
     let overflow: unknown
     try {
       for (; sent < 100; sent += 1) t.false(from.send('to', payload(sent)))
@@ -483,8 +484,10 @@ test.serial('where nobody listens, connecting says where and why', async (t) => 
   const broker = await startBroker(t)
   const { address } = broker
   await broker.close()
-  await rejectsBus(t, () => connect(address, { name: 'me' }), { code: 'ERR_BUS_ADDRESS', says: [address] })
-  await rejectsBus(t, () => connect('inproc:4294967295', { name: 'me' }), { code: 'ERR_BUS_ADDRESS', says: ['inproc:4294967295'] })
+  for (const inproc of [address, 'inproc:4294967295']) {
+    const says = [inproc.slice('inproc:'.length)]
+    await rejectsBus(t, () => connect(inproc, { name: 'me' }), { code: 'ERR_BUS_ADDRESS', says })
+  }
 })
 
 test.serial('what is no broker is found out at once', async (t) => {

@@ -34,6 +34,8 @@ export declare class NativeBoundary {
   socket(name: string, limit: number, rpc: boolean): number
   /** A link to a broker of this process, in whatever thread it was started. */
   attach(broker: number, name: string, rpc: boolean): number
+  /** True if a link has received something that is not collected yet. */
+  isReady(link: number): boolean
   /** How long a link may wait for its receivers, in milliseconds. */
   pause(link: number): number
   /** A link has waited for so long: it is not congested any more. */

@@ -20,6 +20,7 @@ const RECORDS_PER_LOOK = 64
 
 /** A link as the boundary sees it. */
 export interface BoundaryLink {
+  readonly id: number
   readonly deliveries: Deliveries
   /** Receivers of what it sent are nearly full. */
   congested(): void
@@ -72,8 +73,8 @@ class Boundary {
 
   // ---- links
 
-  open(id: number, link: BoundaryLink): void {
-    this.#links[id] = link
+  open(link: BoundaryLink): void {
+    this.#links[link.id] = link
   }
 
   close(id: number): void {
@@ -111,13 +112,15 @@ class Boundary {
 
   /** Hands over what was written. Returns how many messages were refused for a full queue. */
   submit(): number {
-    if (!this.#batch.isEmpty) {
-      this.#batch.submit()
-      return this.#state[State.REFUSED] as number
-    }
-    this.#writeSockets()
-    return 0
+    if (this.#batch.isEmpty) this.#writeSockets()
+    else this.#batch.submit()
+    const refused = this.#refused
+    this.#refused = 0
+    return refused
   }
+
+  /** Messages refused for a full queue since `submit` told of them: large ones are handed over as they are written. */
+  #refused = 0
 
   #schedule(): void {
     if (this.#flushing) return
@@ -141,6 +144,7 @@ class Boundary {
       // A full batch is handed over in the middle of a turn: what it led to comes at the end.
       this.#schedule()
     }
+    this.#refused += this.#state[State.REFUSED] as number
     const congested = this.#state[State.CONGESTED] as number
     for (let index = 0; index < congested; index += 1) {
       this.#links[this.#state[State.LINKS + index] as number]?.congested()
@@ -161,8 +165,8 @@ class Boundary {
   }
 
   /** Takes what a socket read. False if reading has to wait until `readOn`. */
-  receive(id: number, link: BoundaryLink, chunk: Uint8Array, bytes: number): boolean {
-    if (this.#crossings.receive(id, chunk, bytes) === 0) {
+  receive(link: BoundaryLink, chunk: Uint8Array, bytes: number): boolean {
+    if (this.#crossings.receive(link.id, chunk, bytes) === 0) {
       link.ended('out of memory for what the broker sent')
       return false
     }
@@ -208,10 +212,13 @@ class Boundary {
     this.#putOff = false
     this.#begin()
     this.#walk()
-    if (this.#putOff) return
     const waiting = this.#waiting
     this.#waiting = []
-    for (const link of waiting) link.readOn?.()
+    for (const link of waiting) {
+      // While others are always at it, sockets are read a chunk at a time.
+      if (this.#putOff && this.native.isReady(link.id)) this.#waiting.push(link)
+      else link.readOn?.()
+    }
   }
 
   /** Walks arenas until nothing is left or the turn's time is used up. */

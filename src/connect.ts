@@ -4,7 +4,7 @@ import { checkName } from './batch'
 import { Client } from './client'
 import { BusError } from './errors'
 import { LocalLink } from './local-link'
-import type { ConnectOptions } from './options'
+import { type ConnectOptions, connectLimits } from './options'
 import { dial } from './socket-link'
 
 /**
@@ -21,6 +21,8 @@ import { dial } from './socket-link'
 export async function connect(to: string, options: ConnectOptions): Promise<Client> {
   if (typeof to !== 'string') throw new BusError('ERR_BUS_ARGUMENT', `the address is a string, not ${typeof to}`)
   checkName(options?.name)
+  connectLimits(options)
+  options.signal?.throwIfAborted()
   const rpc = options.rpc !== false
   const broker = /^inproc:(\d{1,10})$/.exec(to)?.[1]
   const client = await Client.open(rpc, (deliveries) =>

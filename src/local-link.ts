@@ -18,7 +18,7 @@ export class LocalLink implements Link, BoundaryLink {
   readonly isLocal = true
   readonly #broker: number
   readonly #rpc: boolean
-  readonly #id: number
+  readonly id: number
   readonly #pause: number
   #timer: NodeJS.Timeout | undefined
   #congested = false
@@ -33,9 +33,9 @@ export class LocalLink implements Link, BoundaryLink {
     this.deliveries = deliveries
     this.#broker = broker
     this.#rpc = rpc
-    this.#id = native(() => boundary.native.attach(broker, name, rpc))
-    this.#pause = boundary.native.pause(this.#id)
-    boundary.open(this.#id, this)
+    this.id = native(() => boundary.native.attach(broker, name, rpc))
+    this.#pause = boundary.native.pause(this.id)
+    boundary.open(this)
   }
 
   get isOpen(): boolean {
@@ -59,7 +59,7 @@ export class LocalLink implements Link, BoundaryLink {
     if (this.#congested && (flags & Flag.ACK) === 0) {
       return this.#submitNow(kind, flags, first, second, call, payload)
     }
-    boundary.write(kind, flags, this.#id, first, second, call, op, payload)
+    boundary.write(kind, flags, this.id, first, second, call, op, payload)
     return !this.#congested
   }
 
@@ -73,7 +73,7 @@ export class LocalLink implements Link, BoundaryLink {
     payload: Uint8Array | string | undefined,
   ): boolean {
     boundary.submit()
-    boundary.write(kind, flags, this.#id, first, second, call, 0, payload)
+    boundary.write(kind, flags, this.id, first, second, call, 0, payload)
     if (boundary.submit() > 0) {
       this.#thrown += 1
       throw new BusError('ERR_BUS_OVERFLOW', `queue of ${first} is full`, { wireCode: NOT_DELIVERED })
@@ -83,7 +83,7 @@ export class LocalLink implements Link, BoundaryLink {
 
   submitError(target: string, call: number, code: number, flags: number, data: Uint8Array | string): void {
     if (this.#error !== undefined) throw this.#error
-    boundary.writeError(this.#id, target, call, code, flags, data)
+    boundary.writeError(this.id, target, call, code, flags, data)
   }
 
   flush(): void {
@@ -110,7 +110,7 @@ export class LocalLink implements Link, BoundaryLink {
   congested(): void {
     this.#congested = true
     this.#timer ??= setTimeout(() => {
-      boundary.native.spendPause(this.#id)
+      boundary.native.spendPause(this.id)
       this.relieved()
     }, this.#pause).unref()
   }
@@ -140,7 +140,7 @@ export class LocalLink implements Link, BoundaryLink {
     // What was submitted before goes out before.
     boundary.submit()
     this.#error = error ?? new BusError('ERR_BUS_CLOSED', `client ${this.name} is closed`)
-    boundary.close(this.#id)
+    boundary.close(this.id)
     this.deliveries.closed(error)
   }
 }

@@ -156,6 +156,25 @@ export interface BrokerOptions {
   logins?: number | undefined
 }
 
+const LONGEST = 0x7fff_ffff
+
+/** The numbers of {@link ConnectOptions}, checked; `undefined` has its default. */
+export function connectLimits(options: ConnectOptions): {
+  timeout: number
+  pingInterval: number
+  silenceLimit: number
+  frameBytes: number | undefined
+  queueBytes: number
+} {
+  return {
+    timeout: within('timeout', options.timeout, 1, LONGEST) ?? 5_000,
+    pingInterval: within('pingInterval', options.pingInterval, 1, LONGEST) ?? 1_000,
+    silenceLimit: within('silenceLimit', options.silenceLimit, 1, LONGEST) ?? 12_000,
+    frameBytes: integer('frameBytes', options.frameBytes, 64, 0xffff_ffff),
+    queueBytes: integer('queueBytes', options.queueBytes, 1, 2 ** 40) ?? 16 << 20,
+  }
+}
+
 /** A number within its range, or undefined; throws and names it otherwise. */
 export function within(name: string, value: number | undefined, least: number, most: number): number | undefined {
   if (value === undefined) return undefined

@@ -6,13 +6,13 @@ import { boundary, type BoundaryLink } from './boundary'
 import { Kind } from './batch'
 import { BusError, native, wireError } from './errors'
 import type { Deliveries, Link } from './link'
-import { type ConnectOptions, integer, within } from './options'
+import { type ConnectOptions, connectLimits } from './options'
 
 const READ_BYTES = 64 << 10
 const FRAME_BYTES_UNIX = 64 << 20
 const FRAME_BYTES_NETWORK = 16 << 20
-const QUEUE_BYTES = 16 << 20
-const LONGEST = 0x7fff_ffff
+/** Longest path of a UNIX socket, in bytes: a longer one would be cut, and lead to another socket. */
+const PATH_BYTES = 107
 /** How long a closed link waits for the broker to end its side, in milliseconds. */
 const LINGER = 1_000
 
@@ -22,10 +22,8 @@ export type SocketAddress = { path: string } | { host: string; port: number }
 /** A path or host and port; throws if the text is neither. */
 export function socketAddress(text: string): SocketAddress {
   const unix = /^unix:(?:\/\/)?(.+)$/s.exec(text)?.[1]
-  if (unix !== undefined) return { path: unix }
-  if (text.startsWith('/') || /\.(?:sock|socket|ipc)$/.test(text) || text.startsWith('\\\\.\\pipe\\')) {
-    return { path: text }
-  }
+  if (unix !== undefined) return { path: checkedPath(unix) }
+  if (text.startsWith('/') || /\.(?:sock|socket|ipc)$/.test(text)) return { path: checkedPath(text) }
   const [, host, port] = /^(?:tcp:\/\/)?(\[[^\]]+\]|[^/:]+):(\d{1,5})\/?$/.exec(text) ?? []
   if (host === undefined || Number(port) > 65_535) {
     throw new BusError(
@@ -36,31 +34,21 @@ export function socketAddress(text: string): SocketAddress {
   return { host: host.replace(/^\[|\]$/g, ''), port: Number(port) }
 }
 
-/** Settings of a socket link, checked. */
-interface Settings {
-  readonly address: SocketAddress
-  readonly text: string
-  readonly rpc: boolean
-  readonly timeout: number
-  readonly pingInterval: number
-  readonly silenceLimit: number
-  readonly frameBytes: number
-  readonly queueBytes: number
+function checkedPath(path: string): string {
+  const bytes = Buffer.byteLength(path)
+  if (bytes <= PATH_BYTES && !path.includes('\0')) return path
+  const fault = bytes > PATH_BYTES ? `has ${bytes} bytes, the limit of a socket path is ${PATH_BYTES}` : 'holds a NUL'
+  throw new BusError('ERR_BUS_ADDRESS', `${JSON.stringify(path.slice(0, 64))} ${fault}`)
 }
 
-function settings(text: string, options: ConnectOptions): Settings {
+/** Settings of a socket link, checked. */
+type Settings = ReturnType<typeof settings>
+
+function settings(text: string, options: ConnectOptions) {
   const address = socketAddress(text)
-  const frameBytes = 'path' in address ? FRAME_BYTES_UNIX : FRAME_BYTES_NETWORK
-  return {
-    address,
-    text,
-    rpc: options.rpc !== false,
-    timeout: within('timeout', options.timeout, 1, LONGEST) ?? 5_000,
-    pingInterval: within('pingInterval', options.pingInterval, 1, LONGEST) ?? 1_000,
-    silenceLimit: within('silenceLimit', options.silenceLimit, 1, LONGEST) ?? 12_000,
-    frameBytes: integer('frameBytes', options.frameBytes, 64, 0xffff_ffff) ?? frameBytes,
-    queueBytes: integer('queueBytes', options.queueBytes, 1, 2 ** 40) ?? QUEUE_BYTES,
-  }
+  const limits = connectLimits(options)
+  const frameBytes = limits.frameBytes ?? ('path' in address ? FRAME_BYTES_UNIX : FRAME_BYTES_NETWORK)
+  return { ...limits, address, text, rpc: options.rpc !== false, frameBytes }
 }
 
 /** Connects and logs in. */
@@ -77,7 +65,7 @@ class SocketLink implements Link, BoundaryLink {
   readonly deliveries: Deliveries
   readonly isLocal = false
   readonly #settings: Settings
-  readonly #id: number
+  readonly id: number
   readonly #socket: net.Socket
   #dirty = false
   #congested = false
@@ -121,8 +109,8 @@ class SocketLink implements Link, BoundaryLink {
     this.name = name
     this.deliveries = deliveries
     this.#settings = settings
-    this.#id = native(() => boundary.native.socket(name, settings.frameBytes, settings.rpc))
-    boundary.open(this.#id, this)
+    this.id = native(() => boundary.native.socket(name, settings.frameBytes, settings.rpc))
+    boundary.open(this)
     const chunk = Buffer.allocUnsafeSlow(READ_BYTES)
     this.#socket = net.connect({
       ...settings.address,
@@ -157,7 +145,7 @@ class SocketLink implements Link, BoundaryLink {
   #read(chunk: Uint8Array, bytes: number): boolean {
     this.#heard = performance.now()
     if (this.#error !== undefined) return true
-    const readsOn = boundary.receive(this.#id, this, chunk, bytes)
+    const readsOn = boundary.receive(this, chunk, bytes)
     // A step of the login is answered at once.
     if (this.#loggedIn !== undefined) this.written()
     return readsOn
@@ -173,13 +161,13 @@ class SocketLink implements Link, BoundaryLink {
     payload: Uint8Array | string | undefined,
   ): boolean {
     this.#check()
-    boundary.write(kind, flags, this.#id, first, second, call, op, payload)
+    boundary.write(kind, flags, this.id, first, second, call, op, payload)
     return !this.#congested
   }
 
   submitError(target: string, call: number, code: number, flags: number, data: Uint8Array | string): void {
     this.#check()
-    boundary.writeError(this.#id, target, call, code, flags, data)
+    boundary.writeError(this.id, target, call, code, flags, data)
   }
 
   #check(): void {
@@ -201,7 +189,7 @@ class SocketLink implements Link, BoundaryLink {
   /** The batch was submitted: takes what Rust made of it to the socket. */
   written(): void {
     this.#dirty = false
-    const bytes = boundary.take(this.#id)
+    const bytes = boundary.take(this.id)
     if (bytes !== undefined && !this.#socket.write(bytes)) this.#congested = true
   }
 
@@ -290,7 +278,7 @@ class SocketLink implements Link, BoundaryLink {
     if (this.#error !== undefined) return
     this.#error = error ?? new BusError('ERR_BUS_CLOSED', `client ${this.name} is closed`)
     clearInterval(this.#ticker)
-    boundary.close(this.#id)
+    boundary.close(this.id)
     const loggedIn = this.#loggedIn
     if (loggedIn !== undefined) loggedIn(this.#error)
     else this.deliveries.closed(error)

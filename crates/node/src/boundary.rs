@@ -171,6 +171,11 @@ impl Boundary {
         self.inbox.take(&mut self.ready, &mut self.notes)
     }
 
+    /// True if a link has received something that is not collected yet.
+    pub(crate) fn is_ready(&self, link: u16) -> bool {
+        self.ready.contains(&link)
+    }
+
     /// Fills an arena, from byte `from` on, with what has been received.
     pub(crate) fn collect(&mut self, arena: &mut [u8], from: usize) -> Collected {
         let mut writer = ArenaWriter::new(arena, from);

@@ -66,6 +66,12 @@ impl NativeBoundary {
         self.join(&broker, &name, rpc)
     }
 
+    /// True if a link has received something that is not collected yet.
+    #[napi]
+    pub fn is_ready(&self, link: u16) -> Result<bool> {
+        Ok(self.boundary()?.is_ready(link))
+    }
+
     /// How long a link may wait for its receivers, in milliseconds.
     #[napi]
     pub fn pause(&self, link: u16) -> Result<f64> {

@@ -132,7 +132,7 @@ impl Router {
             }
         }
         let client = &sender.client;
-        let limit = self.limits().subscriptions;
+        let limit = self.limits().held();
         let all_taken = self.change(|tables| {
             allowed.iter().all(|mask| tables.subscriptions.add(interest, client, mask, limit))
         });

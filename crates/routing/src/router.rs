@@ -19,8 +19,16 @@ const LOOK_UP_WORK: usize = 16;
 /// Bounds of what one client may hold in the routing tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RouteLimits {
-    /// Subscriptions and exclusions together. Default 65,536; one more answers `Data` (0x72).
+    /// Subscriptions and exclusions together. Default 65,536; one more answers `Data` (0x72). The one to
+    /// [`WARN_TOPIC`] that every client is given is not counted.
     pub subscriptions: usize,
+}
+
+impl RouteLimits {
+    /// With the one every client is given.
+    pub(crate) const fn held(self) -> usize {
+        self.subscriptions.saturating_add(1)
+    }
 }
 
 impl Default for RouteLimits {
@@ -122,7 +130,7 @@ impl Router {
         client: &Arc<ClientEntry>,
         force: bool,
     ) -> Result<Vec<Arc<ClientEntry>>, ErrorCode> {
-        let limit = self.limits.subscriptions;
+        let limit = self.limits.held();
         self.change(|tables| {
             let replaced = tables.registry.register(client, force)?;
             self.depart(&mut tables.subscriptions, &replaced);

@@ -577,7 +577,8 @@ impl World {
     }
 
     fn add(&mut self, index: usize, masks: &[String], exclude: bool) -> Result<(), ErrorCode> {
-        let most = self.most;
+        // The one every client is given is not counted.
+        let most = self.most + 1;
         let known = &mut self.known[index];
         let right = if exclude { known.profile.exclude } else { known.profile.subscribe };
         let allowed: Vec<_> = masks.iter().filter(|mask| TOPIC.includes(right, mask)).collect();
