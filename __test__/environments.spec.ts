@@ -5,7 +5,7 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import test, { type ExecutionContext } from 'ava'
-import { type Client, connect } from 'elbus-node'
+import { type Client, connect, type Message } from 'elbus-node'
 import { isBusError, rejectsBus } from './support/bus-error'
 import { start } from './support/child'
 import type { Job } from './support/environments-worker'
@@ -84,9 +84,10 @@ for (const job of ['end', 'exit', 'throw'] as const) {
       })
       const workerData: Job = { job, address, name: 'thread' }
       const worker = new Worker(join(__dirname, 'support', 'environments-worker.js'), { workerData })
-      const errors: Error[] = []
-      worker.on('error', (error) => errors.push(error as Error))
-      const [code] = (await soon(once(worker, 'exit'), 'the thread ends')) as [number]
+      const errors: unknown[] = []
+      worker.on('error', (error) => errors.push(error))
+      const ended = new Promise<number>((resolve) => worker.on('exit', resolve))
+      const code = await soon(ended, 'the thread ends')
       t.is(code, { end: 0, exit: 3, throw: 1 }[job])
       t.is(errors.length, job === 'throw' ? 1 : 0)
       await soon(gone, 'its client is gone')
@@ -124,34 +125,51 @@ test('the package is loaded many times in one process, and each copy works', asy
   t.is(stderr, '')
 })
 
-overEach(ALL, 'the memory of a message is not transferred, and refusing it breaks nothing', async (t, bus) => {
+overEach(ALL, 'the memory of a message is not transferred to a thread, and trying to breaks nothing', async (t, bus) => {
   const [sender, receiver] = [await bus.open('sender'), await bus.open('receiver')]
   receiver.serve({ size: (params: Uint8Array) => params.length, same: (params: Uint8Array) => params }, { raw: true })
-  const subscription = receiver.subscribe('t')
-  await subscription.ready
   const [worker] = await thread(t, { job: 'serve', address: bus.address, name: 'thread' })
   const transfers = (bytes: Uint8Array): void => {
-    const { buffer } = bytes
-    t.throws(() => worker.postMessage(bytes, [buffer as ArrayBuffer]), { name: 'DataCloneError' })
-    t.throws(() => structuredClone(bytes, { transfer: [buffer] }), { name: 'DataCloneError' })
-    t.true(buffer.byteLength > 0)
+    const buffer = bytes.buffer as ArrayBuffer
+    for (const transfer of [
+      () => worker.postMessage(bytes, [buffer]),
+      () => structuredClone(bytes, { transfer: [buffer] }),
+    ]) {
+      // Node 20 copies what must not be transferred, later ones throw; it is not detached in either case.
+      try {
+        transfer()
+      } catch (error) {
+        t.is((error as Error).name, 'DataCloneError')
+      }
+      t.true(buffer.byteLength > 0)
+    }
   }
-  for (const size of [1, 100, 9_000, 100_000, 1_000_000]) {
+  const received: Message[] = []
+  await receiver.subscribe('t', {
+    callback: (message) => {
+      transfers(message.data)
+      received.push(message)
+    },
+  }).ready
+  const sizes = [1, 100, 9_000, 100_000, 1_000_000]
+  for (const size of sizes) {
     await sender.publish('t', new Uint8Array(size).fill(7), { ack: true })
-    const { data } = await next(subscription)
-    transfers(data)
-    t.is(data.length, size)
-    t.true(data.every((byte) => byte === 7))
     const result = await sender.call<Uint8Array>('receiver', 'same', new Uint8Array(size).fill(8), { raw: true })
     transfers(result)
+    t.is(result.length, size)
     t.true(result.every((byte) => byte === 8))
   }
+  await until(() => received.length === sizes.length, 'all messages arrive')
+  t.deepEqual(
+    received.map(({ data }) => data.length),
+    sizes,
+  )
+  t.true(received.every(({ data }) => data.every((byte) => byte === 7)))
   // A copy is one's own, and goes.
-  await sender.publish('t', 'mine', { ack: true })
-  const copy = (await next(subscription)).copy()
+  const copy = received[3]?.copy() as Uint8Array
   worker.postMessage(copy, [copy.buffer as ArrayBuffer])
   t.is(copy.length, 0)
-  t.is(await sender.call('receiver', 'size', new Uint8Array(5), { raw: true }).then((bytes) => (bytes as Uint8Array)[0]), 5)
+  t.is(await sender.call('receiver', 'size', new Uint8Array(5)), 5)
 })
 
 test('two environments take turns with one name', async (t) => {

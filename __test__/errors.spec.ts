@@ -5,7 +5,7 @@ import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { promisify } from 'node:util'
 import test, { type ExecutionContext } from 'ava'
-import { AaaMap, type BusErrorCode, type Client, connect, BusError, Broker, RpcError } from 'elbus-node'
+import { AaaMap, Broker, BusError, type BusErrorCode, type Client, connect, RpcError } from 'elbus-node'
 import { isBusError, reasonOf, rejectsBus, throwsBus } from './support/bus-error'
 import { FakeBroker } from './support/fake-broker'
 import { socketPath, tempFolder } from './support/temp'
@@ -135,7 +135,9 @@ reach('ERR_BUS_ADDRESS', undefined, ['cannot connect', 'unix:', 'ENOENT'], async
 
 reach('ERR_BUS_ARGUMENT', undefined, ['overflow', 'drop-oldest'], async (t) => {
   const client = await alone(t)
-  return throwsBus(t, () => client.messages({ overflow: 'none' as 'drop-oldest' }), { code: 'ERR_BUS_ARGUMENT' })
+  return throwsBus(t, () => client.messages({ overflow: 'none' as 'drop-oldest' }), {
+    code: 'ERR_BUS_ARGUMENT',
+  })
 })
 
 reach('ERR_BUS_PROTOCOL', undefined, [], async (t) => {
@@ -290,7 +292,9 @@ overEach(ALL, 'a verb that returns a Promise never throws', async (t, bus) => {
   await rejectsBus(t, () => client.publish('me', circle, { ack: true }), { code: 'ERR_BUS_PAYLOAD' })
   await rejectsBus(t, () => client.publish('me', 'x', { ack: true, for: '' }), { code: 'ERR_BUS_ARGUMENT' })
   await rejectsBus(t, () => client.call('me', 'method', circle), { code: 'ERR_BUS_PAYLOAD' })
-  await rejectsBus(t, () => client.call('me', 'method', circle, { reply: false }), { code: 'ERR_BUS_PAYLOAD' })
+  await rejectsBus(t, () => client.call('me', 'method', circle, { reply: false }), {
+    code: 'ERR_BUS_PAYLOAD',
+  })
   await rejectsBus(t, () => client.call('a\0', 'method'), { code: 'ERR_BUS_NAME' })
   await rejectsBus(t, () => client.call('me', 'method', 1, { timeout: 0 }), { code: 'ERR_BUS_ARGUMENT' })
   await rejectsBus(t, () => client.exclude([]), { code: 'ERR_BUS_ARGUMENT' })
@@ -306,7 +310,10 @@ test.serial('ERR_BUS_ADDRESS of a listener names it', async (t) => {
   const socket = socketPath(t)
   await broker.listen(`unix:${socket}`)
   await rejectsBus(t, () => broker.listen(`unix:${socket}`), { code: 'ERR_BUS_ADDRESS', says: [socket] })
-  await rejectsBus(t, () => Broker.start({ listen: [`unix:${socket}`] }), { code: 'ERR_BUS_ADDRESS', says: [socket] })
+  await rejectsBus(t, () => Broker.start({ listen: [`unix:${socket}`] }), {
+    code: 'ERR_BUS_ADDRESS',
+    says: [socket],
+  })
   throwsBus(t, () => broker.forceDisconnect('a\0b'), { code: 'ERR_BUS_NAME' })
   const client = closing(t, await broker.client('inside'))
   throwsBus(t, () => broker.forceDisconnect('inside'), { code: 'ERR_BUS_NOT_SUPPORTED', says: ['inside'] })

@@ -240,7 +240,7 @@ test.serial('names too long for an arena are delivered, or end the client', asyn
     [60_000, 300_000, 1_000_000],
   ] as const) {
     const { client, session } = await open(t, broker)
-    const log = recorded(client)
+    const log = await recorded(client, session)
     session.write(
       publication('s'.repeat(sender), 't'.repeat(topic), Buffer.alloc(payload)),
       message('a', rpc.request(0, 'x'.repeat(topic), Buffer.alloc(payload))),

@@ -168,7 +168,7 @@ test('a hundred thousand frames with something wrong do what they should and no 
   for (let batch = 0; batch < 2_500; batch += 1) {
     if (now === undefined) {
       const opened = await open(t, broker, { frameBytes: LIMIT, pingInterval: 60_000 })
-      now = { ...opened, log: recorded(opened.client) }
+      now = { ...opened, log: await recorded(opened.client, opened.session) }
       opened.session.peer.discard()
     }
     const { client, session, log, faults } = now

@@ -41,20 +41,27 @@ overEach(ALL, 'messages of one sender keep their order, with and without acknowl
   )
 })
 
-overEach(ALL, 'a message to nobody is refused where it is acknowledged and harms nothing otherwise', async (t, bus) => {
-  const ann = await bus.open('ann')
-  const inbox = ann.messages()
-  t.true(ann.send('nobody', 'lost'))
-  await rejectsBus(t, () => ann.send('nobody', 'x', { ack: true }), {
-    code: 'ERR_BUS_NOT_REGISTERED',
-    wireCode: 0x71,
-    says: ['nobody'],
-  })
-  // Masks are not expanded in a message.
-  await rejectsBus(t, () => ann.send('*', 'x', { ack: true }), { code: 'ERR_BUS_NOT_REGISTERED', says: ['*'] })
-  t.true(ann.send('ann', 'still here'))
-  t.deepEqual(await texts(inbox, 1), ['still here'])
-})
+overEach(
+  ALL,
+  'a message to nobody is refused where it is acknowledged and harms nothing otherwise',
+  async (t, bus) => {
+    const ann = await bus.open('ann')
+    const inbox = ann.messages()
+    t.true(ann.send('nobody', 'lost'))
+    await rejectsBus(t, () => ann.send('nobody', 'x', { ack: true }), {
+      code: 'ERR_BUS_NOT_REGISTERED',
+      wireCode: 0x71,
+      says: ['nobody'],
+    })
+    // Masks are not expanded in a message.
+    await rejectsBus(t, () => ann.send('*', 'x', { ack: true }), {
+      code: 'ERR_BUS_NOT_REGISTERED',
+      says: ['*'],
+    })
+    t.true(ann.send('ann', 'still here'))
+    t.deepEqual(await texts(inbox, 1), ['still here'])
+  },
+)
 
 overEach(ALL, 'the realtime mark arrives, and is absent without', async (t, bus) => {
   const [from, to] = await Promise.all([bus.open('from'), bus.open('to')])
@@ -107,23 +114,28 @@ overEach(ALL, 'broadcasts reach whom their mask matches, the sender too', async 
       name,
     )
     t.true(
-      messages.every(({ kind, sender, topic }) => kind === 'broadcast' && sender === 'g.b' && topic === undefined),
+      messages.every(
+        ({ kind, sender, topic }) => kind === 'broadcast' && sender === 'g.b' && topic === undefined,
+      ),
     )
   }
 })
 
-overEach(ALL, 'several messages() of a client see the same message, and publications are not among them', async (t, bus) => {
-  const client = await bus.open('one')
-  const [first, second] = [client.messages(), client.messages()]
-  await client.subscribe('#', { callback: () => undefined }).ready
-  await client.publish('topic', 'no', { ack: true })
-  await client.send('one', 'yes', { ack: true })
-  const [left, right] = await Promise.all([next(first), next(second)])
-  t.is(left, right)
-  t.is(left.text(), 'yes')
-  t.deepEqual([first.masks, first.excluded], [[], []])
-  await first.ready
-})
+overEach(
+  ALL,
+  'several messages() of a client see each message, and publications are not among them',
+  async (t, bus) => {
+    const client = await bus.open('one')
+    const [first, second] = [client.messages(), client.messages()]
+    await client.subscribe('#', { callback: () => undefined }).ready
+    await client.publish('topic', 'no', { ack: true })
+    await client.send('one', 'yes', { ack: true })
+    const [left, right] = await Promise.all([next(first), next(second)])
+    t.deepEqual([left.text(), right.text()], ['yes', 'yes'])
+    t.deepEqual([first.masks, first.excluded], [[], []])
+    await first.ready
+  },
+)
 
 overEach(ALL, 'a secondary has messages of its own, and tells whose it is', async (t, bus) => {
   const [ann, bob] = await Promise.all([bus.open('ann'), bus.open('bob')])
@@ -140,8 +152,8 @@ overEach(ALL, 'a secondary has messages of its own, and tells whose it is', asyn
 
 /** Sizes around those at which another way is taken: looped, copied, direct, batch, arena, and chunks of a socket. */
 const SIZES = [
-  0, 1, 24, 25, 2_729, 2_730, 2_731, 4_095, 4_096, 4_097, 8_191, 8_192, 8_193, 16_383, 16_384, 65_511, 65_512, 65_535,
-  65_536, 65_537, 262_119, 262_120, 262_143, 262_144, 262_145, 1_000_003,
+  0, 1, 24, 25, 2_729, 2_730, 2_731, 4_095, 4_096, 4_097, 8_191, 8_192, 8_193, 16_383, 16_384, 65_511, 65_512,
+  65_535, 65_536, 65_537, 262_119, 262_120, 262_143, 262_144, 262_145, 1_000_003,
 ]
 
 function pattern(size: number): Buffer {
@@ -218,66 +230,80 @@ for (const [transport, limit] of [
   ['unix', 64 << 20],
   ['tcp', 16 << 20],
 ] as const) {
-  test.serial(`a payload beyond the limit of a frame is refused before it is sent [${transport}]`, async (t) => {
-    const bus = await startBus(t, transport)
-    const client = await bus.open('big')
-    const inbox = client.messages()
-    const bytes = Buffer.alloc(limit + 1)
-    const expected = { code: 'ERR_BUS_PAYLOAD', says: [String(limit)] } as const
-    throwsBus(t, () => client.send('big', bytes, { raw: true }), { ...expected, says: ['big', String(limit)] })
-    throwsBus(t, () => client.broadcast('big', bytes), expected)
-    throwsBus(t, () => client.publish('a/topic', bytes), { ...expected, says: ['a/topic', String(limit)] })
-    throwsBus(t, () => client.notify('big', bytes), expected)
-    throwsBus(t, () => client.send('big', 'é'.repeat(limit / 2 + 1)), expected)
-    await rejectsBus(t, () => client.send('big', bytes, { ack: true, raw: true }), expected)
-    await rejectsBus(t, () => client.broadcast('big', bytes, { ack: true }), expected)
-    await rejectsBus(t, () => client.publish('big', bytes, { ack: true }), expected)
-    await rejectsBus(t, () => client.call('big', 'method', bytes), expected)
-    t.true(client.connected)
-    t.true(client.send('big', 'fits'))
-    t.deepEqual(await texts(inbox, 1), ['fits'])
-  })
+  test.serial(
+    `a payload beyond the limit of a frame is refused before it is sent [${transport}]`,
+    async (t) => {
+      const bus = await startBus(t, transport)
+      const client = await bus.open('big')
+      const inbox = client.messages()
+      const bytes = Buffer.alloc(limit + 1)
+      const expected = { code: 'ERR_BUS_PAYLOAD', says: [String(limit)] } as const
+      throwsBus(t, () => client.send('big', bytes, { raw: true }), {
+        ...expected,
+        says: ['big', String(limit)],
+      })
+      throwsBus(t, () => client.broadcast('big', bytes), expected)
+      throwsBus(t, () => client.publish('a/topic', bytes), { ...expected, says: ['a/topic', String(limit)] })
+      throwsBus(t, () => client.notify('big', bytes), expected)
+      throwsBus(t, () => client.send('big', 'é'.repeat(limit / 2 + 1)), expected)
+      await rejectsBus(t, () => client.send('big', bytes, { ack: true, raw: true }), expected)
+      await rejectsBus(t, () => client.broadcast('big', bytes, { ack: true }), expected)
+      await rejectsBus(t, () => client.publish('big', bytes, { ack: true }), expected)
+      await rejectsBus(t, () => client.call('big', 'method', bytes), expected)
+      t.true(client.connected)
+      t.true(client.send('big', 'fits'))
+      t.deepEqual(await texts(inbox, 1), ['fits'])
+    },
+  )
 }
 
 for (const transport of SOCKETS) {
-  test.serial(`a limit of frames that is given holds, and what is below it passes [${transport}]`, async (t) => {
-    const bus = await startBus(t, transport)
-    const client = closing(t, await connect(bus.address, { name: 'small', frameBytes: 4_096 }))
-    const inbox = client.messages()
-    const room = 4_096 - 'small'.length - 1
-    await client.send('small', 'x'.repeat(100), { ack: true })
-    t.is((await next(inbox)).data.length, 100)
-    await client.send('small', 'x'.repeat(room), { ack: true })
-    t.is((await next(inbox)).data.length, room)
-    throwsBus(t, () => client.send('small', 'x'.repeat(room + 1)), {
-      code: 'ERR_BUS_PAYLOAD',
-      says: ['small', '4096'],
-    })
-    t.true(client.connected)
-  })
+  test.serial(
+    `a limit of frames that is given holds, and what is below it passes [${transport}]`,
+    async (t) => {
+      const bus = await startBus(t, transport)
+      const client = closing(t, await connect(bus.address, { name: 'small', frameBytes: 4_096 }))
+      const inbox = client.messages()
+      const room = 4_096 - 'small'.length - 1
+      await client.send('small', 'x'.repeat(100), { ack: true })
+      t.is((await next(inbox)).data.length, 100)
+      await client.send('small', 'x'.repeat(room), { ack: true })
+      t.is((await next(inbox)).data.length, room)
+      throwsBus(t, () => client.send('small', 'x'.repeat(room + 1)), {
+        code: 'ERR_BUS_PAYLOAD',
+        says: ['small', '4096'],
+      })
+      t.true(client.connected)
+    },
+  )
 
-  test.serial(`a message beyond the limit of the listener ends the connection and says why [${transport}]`, async (t) => {
-    const bus = await startBus(t, transport)
-    const url = transport === 'unix' ? `${bus.address}.2` : 'tcp://127.0.0.1:0'
-    const address = await bus.broker.listen({ url, payloadLimit: 1_024 })
-    const client = closing(t, await connect(address, { name: 'big' }))
-    const fault = soon(
-      new Promise<{ client: string | undefined; reason: string }>((resolve) => bus.broker.once('fault', resolve)),
-      'a fault of the broker',
-    )
-    await client.send('big', Buffer.alloc(1_000, 1), { ack: true, raw: true })
-    const refused = rejectsBus(t, () => client.send('big', Buffer.alloc(2_000, 32), { ack: true }), {
-      code: 'ERR_BUS_DATA',
-      wireCode: 0x72,
-      says: ['big'],
-    })
-    await refused
-    const { client: name, reason } = await fault
-    t.is(name, 'big')
-    t.regex(reason, /1024/)
-    const error = await soon(client.closed, 'the client is closed')
-    t.like(error, { code: 'ERR_BUS_DISCONNECTED' })
-  })
+  test.serial(
+    `a message beyond the limit of the listener ends the connection and says why [${transport}]`,
+    async (t) => {
+      const bus = await startBus(t, transport)
+      const url = transport === 'unix' ? `${bus.address}.2` : 'tcp://127.0.0.1:0'
+      const address = await bus.broker.listen({ url, payloadLimit: 1_024 })
+      const client = closing(t, await connect(address, { name: 'big' }))
+      const fault = soon(
+        new Promise<{ client: string | undefined; reason: string }>((resolve) =>
+          bus.broker.once('fault', resolve),
+        ),
+        'a fault of the broker',
+      )
+      await client.send('big', Buffer.alloc(1_000, 1), { ack: true, raw: true })
+      const refused = rejectsBus(t, () => client.send('big', Buffer.alloc(2_000, 32), { ack: true }), {
+        code: 'ERR_BUS_DATA',
+        wireCode: 0x72,
+        says: ['big'],
+      })
+      await refused
+      const { client: name, reason } = await fault
+      t.is(name, 'big')
+      t.regex(reason, /1024/)
+      const error = await soon(client.closed, 'the client is closed')
+      t.like(error, { code: 'ERR_BUS_DISCONNECTED' })
+    },
+  )
 }
 
 /** Every verb that takes a name, by whether it returns a Promise. */
@@ -326,7 +352,11 @@ overEach(ALL, 'what is no name is refused by every verb and sends nothing', asyn
     for (const [verb, run] of Object.entries(NAMED_PROMISES)) {
       t.log(`acknowledged ${verb} of ${what}`)
       const isMask = verb.endsWith('exclude')
-      await rejectsBus(t, () => run(client, name as string), isMask && typeof name !== 'string' ? { code } : { code, says })
+      await rejectsBus(
+        t,
+        () => run(client, name as string),
+        isMask && typeof name !== 'string' ? { code } : { code, says },
+      )
     }
   }
   await client.send('one', 'end', { ack: true })
@@ -399,7 +429,10 @@ overEach(ALL, 'a call keeps its target however many methods were named before', 
   callee.serve(Object.fromEntries(methods.map((method) => [method, () => method])))
   for (let at = 0; at < methods.length; at += 1_000) {
     const some = methods.slice(at, at + 1_000)
-    const results = await soon(Promise.all(some.map((method) => caller.call('callee', method))), `calls from ${at}`)
+    const results = await soon(
+      Promise.all(some.map((method) => caller.call('callee', method))),
+      `calls from ${at}`,
+    )
     t.deepEqual(results, some)
   }
 })
@@ -454,7 +487,13 @@ test.serial('an acknowledgement that does not come is a timeout that names the m
   const following = client.send('target', 'y', { ack: true, timeout: 60_000 })
   while ((await broker.next()).body.toString() !== 'target\0y');
   broker.acknowledge(late.id, 0x71)
-  const state = await Promise.race([following.then(() => 'answered'), client.flush({ timeout: 50 }).then(() => '', () => 'open')])
+  const state = await Promise.race([
+    following.then(() => 'answered'),
+    client.flush({ timeout: 50 }).then(
+      () => '',
+      () => 'open',
+    ),
+  ])
   t.is(state, 'open')
 })
 
@@ -474,8 +513,14 @@ test.serial('acknowledgements are told apart by their numbers, in whatever order
     results.map(({ status }) => status),
     ['fulfilled', 'rejected', 'fulfilled', 'rejected'],
   )
-  t.like(await reasonOf(sent[1] as Promise<void>), { code: 'ERR_BUS_NOT_REGISTERED', message: 'message to to.2 is not registered' })
-  t.like(await reasonOf(sent[3] as Promise<void>), { code: 'ERR_BUS_ACCESS', message: 'message to to.4 is denied' })
+  t.like(await reasonOf(sent[1] as Promise<void>), {
+    code: 'ERR_BUS_NOT_REGISTERED',
+    message: 'message to to.2 is not registered',
+  })
+  t.like(await reasonOf(sent[3] as Promise<void>), {
+    code: 'ERR_BUS_ACCESS',
+    message: 'message to to.4 is denied',
+  })
 })
 
 test.serial('65,536 acknowledgements may be waited for, and one more is refused', async (t) => {
@@ -512,27 +557,31 @@ overEach(ALL, 'tens of thousands of acknowledgements at once all come', async (t
   t.is(count, 30_001)
 })
 
-overEach(ALL, 'a notification reaches onNotification, and messages() only of who reads no RPC', async (t, bus) => {
-  const [from, rpc, plain] = await Promise.all([
-    bus.open('from'),
-    bus.open('rpc'),
-    bus.open('plain', { rpc: false }),
-  ])
-  const got = new Promise<[Uint8Array, object]>((resolve) => {
-    rpc.serve({}, { onNotification: (data, context) => resolve([data, context]) })
-  })
-  const [inRpc, inPlain] = [rpc.messages(), plain.messages()]
-  t.true(from.notify('rpc', Buffer.from('told')))
-  t.true(from.notify('plain', { told: 1 }))
-  t.true(from.notify('rpc'))
-  await from.send('rpc', 'end', { ack: true })
-  const [data, context] = await soon(got, 'the notification')
-  t.is(Buffer.from(data).toString(), 'told')
-  t.deepEqual(context, { sender: 'from', realtime: false })
-  t.deepEqual(await texts(inRpc, 1), ['end'])
-  t.deepEqual([...(await next(inPlain)).data], [0x00, 0x81, 0xa4, ...Buffer.from('told'), 0x01])
-  throwsBus(t, () => plain.notify('from', 'x'), { code: 'ERR_BUS_NOT_SUPPORTED', says: ['rpc: false'] })
-})
+overEach(
+  ALL,
+  'a notification reaches onNotification, and messages() only of who reads no RPC',
+  async (t, bus) => {
+    const [from, rpc, plain] = await Promise.all([
+      bus.open('from'),
+      bus.open('rpc'),
+      bus.open('plain', { rpc: false }),
+    ])
+    const got = new Promise<[Uint8Array, object]>((resolve) => {
+      rpc.serve({}, { onNotification: (data, context) => resolve([data, context]) })
+    })
+    const [inRpc, inPlain] = [rpc.messages(), plain.messages()]
+    t.true(from.notify('rpc', Buffer.from('told')))
+    t.true(from.notify('plain', { told: 1 }))
+    t.true(from.notify('rpc'))
+    await from.send('rpc', 'end', { ack: true })
+    const [data, context] = await soon(got, 'the notification')
+    t.is(Buffer.from(data).toString(), 'told')
+    t.deepEqual(context, { sender: 'from', realtime: false })
+    t.deepEqual(await texts(inRpc, 1), ['end'])
+    t.deepEqual([...(await next(inPlain)).data], [0x00, 0x81, 0xa4, ...Buffer.from('told'), 0x01])
+    throwsBus(t, () => plain.notify('from', 'x'), { code: 'ERR_BUS_NOT_SUPPORTED', says: ['rpc: false'] })
+  },
+)
 
 overEach(ALL, 'a copy is of its own and the view stays as it was', async (t, bus) => {
   const client = await bus.open('one')
@@ -545,7 +594,8 @@ overEach(ALL, 'a copy is of its own and the view stays as it was', async (t, bus
   t.is(copy.buffer.byteLength, 5_000)
   // More than an arena has gone through since the first was received.
   for (const [index, { data }] of kept.entries()) {
-    if (data.length !== 5_000 || data.some((byte) => byte !== 32 + (index % 90))) t.fail(`message ${index} changed`)
+    if (data.length !== 5_000 || data.some((byte) => byte !== 32 + (index % 90)))
+      t.fail(`message ${index} changed`)
   }
   t.pass()
 })

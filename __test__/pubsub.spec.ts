@@ -93,9 +93,11 @@ overEach(ALL, 'overlapping masks give one copy to each subscription', async (t, 
   const before = framesFor(bus, 'to')
   await from.publish('a/b', 'x', { ack: true })
   const copies = await Promise.all([all, one, level].map((inbox) => next(inbox)))
-  // One frame, one object.
   t.is(framesFor(bus, 'to'), before + 1)
-  t.is(new Set(copies).size, 1)
+  t.deepEqual(
+    copies.map((message) => message.text()),
+    ['x', 'x', 'x'],
+  )
   await from.publish('c', 'end', { ack: true })
   t.deepEqual(await texts(other, 1), ['end'])
   t.deepEqual(await texts(all, 1), ['end'])
@@ -108,7 +110,8 @@ overEach(ALL, 'what a subscription excludes others still get', async (t, bus) =>
   const one = to.subscribe('a/b/secret', { exclude: 'nothing' })
   await Promise.all([some.ready, one.ready])
   t.deepEqual(some.excluded, ['a/+/secret', 'a/x'])
-  for (const topic of ['a/b/secret', 'a/x', 'a/y', 'a/b/secret']) await from.publish(topic, topic, { ack: true })
+  for (const topic of ['a/b/secret', 'a/x', 'a/y', 'a/b/secret'])
+    await from.publish(topic, topic, { ack: true })
   await from.publish('a/end', 'end', { ack: true })
   t.deepEqual(await texts(all, 5), ['a/b/secret', 'a/x', 'a/y', 'a/b/secret', 'end'])
   t.deepEqual(await texts(some, 2), ['a/y', 'end'])
@@ -159,20 +162,24 @@ overEach(ALL, 'ended and begun again in one go, it is in force', async (t, bus) 
   t.true((await inbox[Symbol.asyncIterator]().next()).done)
 })
 
-overEach(ALL, 'topics that were seen before go to subscriptions made later, and not to those that ended', async (t, bus) => {
-  const { from, to, inbox } = await pair(bus, 'a/#')
-  await from.publish('a/b', '1', { ack: true })
-  t.deepEqual(await texts(inbox, 1), ['1'])
-  const later = to.subscribe('a/b')
-  await later.ready
-  await from.publish('a/b', '2', { ack: true })
-  t.deepEqual(await texts(inbox, 1), ['2'])
-  t.deepEqual(await texts(later, 1), ['2'])
-  await inbox.unsubscribe()
-  await from.publish('a/b', '3', { ack: true })
-  t.deepEqual(await texts(later, 1), ['3'])
-  t.is(inbox.pending, 0)
-})
+overEach(
+  ALL,
+  'topics that were seen before go to subscriptions made later, and not to those that ended',
+  async (t, bus) => {
+    const { from, to, inbox } = await pair(bus, 'a/#')
+    await from.publish('a/b', '1', { ack: true })
+    t.deepEqual(await texts(inbox, 1), ['1'])
+    const later = to.subscribe('a/b')
+    await later.ready
+    await from.publish('a/b', '2', { ack: true })
+    t.deepEqual(await texts(inbox, 1), ['2'])
+    t.deepEqual(await texts(later, 1), ['2'])
+    await inbox.unsubscribe()
+    await from.publish('a/b', '3', { ack: true })
+    t.deepEqual(await texts(later, 1), ['3'])
+    t.is(inbox.pending, 0)
+  },
+)
 
 overEach(ALL, 'a client gets its own publications', async (t, bus) => {
   const { to, inbox } = await pair(bus, 'mine')
@@ -232,7 +239,10 @@ overEach(ALL, 'for narrows a publication to a primary and its secondaries', asyn
 overEach(ALL, 'for is a name', async (t, bus) => {
   const { from, inbox } = await pair(bus)
   throwsBus(t, () => from.publish('a', 'x', { for: '' }), { code: 'ERR_BUS_ARGUMENT', says: ['for'] })
-  await rejectsBus(t, () => from.publish('a', 'x', { for: '', ack: true }), { code: 'ERR_BUS_ARGUMENT', says: ['for'] })
+  await rejectsBus(t, () => from.publish('a', 'x', { for: '', ack: true }), {
+    code: 'ERR_BUS_ARGUMENT',
+    says: ['for'],
+  })
   t.true(from.publish('a', 'not narrowed', { for: undefined }))
   t.deepEqual(await texts(inbox, 1), ['not narrowed'])
 })
@@ -291,7 +301,7 @@ overEach(
     const { from, to, inbox } = await pair(bus, 'a')
     // One is the broker's own: every client begins with `.broker/warn`.
     const more = to.subscribe(['b', 'c', 'd'])
-    await rejectsBus(t, () => more.ready, { code: 'ERR_BUS_DATA', wireCode: 0x72, says: ['3 masks'] })
+    await rejectsBus(t, () => more.ready, { code: 'ERR_BUS_DATA', wireCode: 0x72, says: ['subscription'] })
     await from.publish('a', 'end', { ack: true })
     t.deepEqual(await texts(inbox, 1), ['end'])
     await inbox.unsubscribe()
@@ -309,17 +319,17 @@ for (const transport of SOCKETS) {
     const denied = me.subscribe(['secret', 'open/a'])
     // What is asked for at the same time is its own concern.
     const open = me.subscribe('open/a')
-    const expected = { code: 'ERR_BUS_ACCESS', wireCode: 0x79, says: ['2 masks'] } as const
+    const expected = { code: 'ERR_BUS_ACCESS', wireCode: 0x79, says: ['secret'] } as const
     await rejectsBus(t, () => denied.ready, expected)
     const iterator = denied[Symbol.asyncIterator]()
     t.like(await reasonOf(iterator.next()), { code: 'ERR_BUS_ACCESS' })
     t.true((await iterator.next()).done)
     t.is(await open.ready, undefined)
-    await rejectsBus(t, () => me.subscribe('secret').ready, { ...expected, says: ['secret'] })
+    await rejectsBus(t, () => me.subscribe('secret').ready, expected)
     // Of "#" not all is allowed.
     await rejectsBus(t, () => me.subscribe('#').ready, { ...expected, says: ['#'] })
-    await rejectsBus(t, () => me.exclude('secret'), { ...expected, says: ['secret'] })
-    await rejectsBus(t, () => me.publish('secret', 'x', { ack: true }), { ...expected, says: ['secret'] })
+    await rejectsBus(t, () => me.exclude('secret'), expected)
+    await rejectsBus(t, () => me.publish('secret', 'x', { ack: true }), expected)
     await me.publish('open/a', 'end', { ack: true })
     t.deepEqual(await texts(open, 1), ['end'])
     // A callback is told by `ready` alone.

@@ -238,7 +238,10 @@ test.serial('two loops over one subscription see every message once between them
   const loops = Promise.all([loop(), loop()])
   await deliver(client, numbered(1_000))
   await soon(loops, 'both loops')
-  t.deepEqual(seen.toSorted((a, b) => Number(a) - Number(b)), numbered(1_000))
+  t.deepEqual(
+    seen.toSorted((a, b) => Number(a) - Number(b)),
+    numbered(1_000),
+  )
 })
 
 // ---- callbacks
@@ -373,8 +376,14 @@ overEach(ALL, 'a signal ends it, at once if it has aborted before', async (t, bu
   abort.abort(reason)
   t.deepEqual(await soon(pending, 'the end'), { done: true, value: undefined })
   t.true((await messages[Symbol.asyncIterator]().next()).done)
-  t.is(t.throws(() => client.subscribe('a', { signal: abort.signal })), reason)
-  t.is(t.throws(() => client.messages({ signal: abort.signal })), reason)
+  t.is(
+    t.throws(() => client.subscribe('a', { signal: abort.signal })),
+    reason,
+  )
+  t.is(
+    t.throws(() => client.messages({ signal: abort.signal })),
+    reason,
+  )
   // The broker was told: nothing of "a" is in force.
   const frames = (): number => bus.broker.clients('one')[0]?.sent.frames ?? -1
   await client.rtt()
@@ -415,25 +424,29 @@ overEach(ALL, 'closing the client lets what waits be read, and then it ends', as
   t.is(await inbox.unsubscribe(), undefined)
 })
 
-overEach(SOCKETS, 'when the broker is lost what waits can be read, and then the iterator throws once', async (t, bus) => {
-  const client = await bus.open('one')
-  const [inbox, idle] = [client.messages(), client.subscribe('a')]
-  await idle.ready
-  const reader = reasonOf(idle[Symbol.asyncIterator]().next())
-  await client.send('one', 'x', { ack: true })
-  await until(() => inbox.pending === 1, 'the message')
-  await bus.broker.close({ drain: 0 })
-  t.like(await soon(client.closed, 'the client is closed'), { code: 'ERR_BUS_DISCONNECTED' })
-  const iterator = inbox[Symbol.asyncIterator]()
-  t.is((await iterator.next()).value?.text(), 'x')
-  const error = await reasonOf(iterator.next())
-  t.true(error instanceof BusError)
-  t.like(error, { code: 'ERR_BUS_DISCONNECTED' })
-  t.deepEqual(await iterator.next(), { done: true, value: undefined })
-  t.like(await reader, { code: 'ERR_BUS_DISCONNECTED' })
-  t.is(await inbox.unsubscribe(), undefined)
-  t.is(await idle.unsubscribe(), undefined)
-})
+overEach(
+  SOCKETS,
+  'when the broker is lost what waits can be read, and then the iterator throws once',
+  async (t, bus) => {
+    const client = await bus.open('one')
+    const [inbox, idle] = [client.messages(), client.subscribe('a')]
+    await idle.ready
+    const reader = reasonOf(idle[Symbol.asyncIterator]().next())
+    await client.send('one', 'x', { ack: true })
+    await until(() => inbox.pending === 1, 'the message')
+    await bus.broker.close({ drain: 0 })
+    t.like(await soon(client.closed, 'the client is closed'), { code: 'ERR_BUS_DISCONNECTED' })
+    const iterator = inbox[Symbol.asyncIterator]()
+    t.is((await iterator.next()).value?.text(), 'x')
+    const error = await reasonOf(iterator.next())
+    t.true(error instanceof BusError)
+    t.like(error, { code: 'ERR_BUS_DISCONNECTED' })
+    t.deepEqual(await iterator.next(), { done: true, value: undefined })
+    t.like(await reader, { code: 'ERR_BUS_DISCONNECTED' })
+    t.is(await inbox.unsubscribe(), undefined)
+    t.is(await idle.unsubscribe(), undefined)
+  },
+)
 
 overEach(LOCAL, 'when the broker of this thread is closed its clients’ iterators end', async (t, bus) => {
   const client = await bus.open('one')

@@ -75,24 +75,15 @@ export async function measure({ names, rounds, peers, duration, payload, elbusd,
   const begin = new Date()
   const loads = []
   const samples = new Map()
-  for (let round = 1; round <= rounds; round += 1) {
-    loads.push(os.loadavg()[0])
-    for (const { load, contestants, run, samples: perRound = 1 } of cases) {
-      for (const contestant of contestants) {
-        process.stderr.write(`round ${round} of ${rounds}: ${load}, ${contestant}\n`)
-        for (let sample = 0; sample < perRound; sample += 1) {
-          const stage = new Stage()
-          try {
-            const figures = await run(stage, contestant, options)
-            if (!samples.has(load)) samples.set(load, new Map())
-            const byContestant = samples.get(load)
-            byContestant.set(contestant, [...(byContestant.get(contestant) ?? []), figures])
-          } finally {
-            await stage.end()
-          }
-        }
-      }
+  let failure
+  try {
+    for (let round = 1; round <= rounds; round += 1) {
+      loads.push(os.loadavg()[0])
+      for (const load of cases) await measureOnce(load, options, samples, `round ${round} of ${rounds}`)
     }
+  } catch (error) {
+    // What was measured before is worth seeing, but this run has failed.
+    failure = error
   }
 
   const rows = evaluate(cases, samples)
@@ -109,4 +100,25 @@ export async function measure({ names, rounds, peers, duration, payload, elbusd,
   console.log(`\nall samples: ${path.relative(process.cwd(), target)}`)
   const missed = rows.filter(({ met }) => met === false)
   if (missed.length > 0) console.log(`${missed.length} figures miss their goal`)
+  if (failure !== undefined) throw failure
+}
+
+/** One load, once with each contestant. */
+async function measureOnce({ load, contestants, run, samples: perRound = 1 }, options, samples, where) {
+  for (const contestant of contestants) {
+    process.stderr.write(`${where}: ${load}, ${contestant}\n`)
+    for (let sample = 0; sample < perRound; sample += 1) {
+      const stage = new Stage()
+      try {
+        const figures = await run(stage, contestant, options)
+        if (!samples.has(load)) samples.set(load, new Map())
+        const byContestant = samples.get(load)
+        byContestant.set(contestant, [...(byContestant.get(contestant) ?? []), figures])
+      } catch (error) {
+        throw new Error(`${load}, ${contestant}: ${error.message}`, { cause: error })
+      } finally {
+        await stage.end()
+      }
+    }
+  }
 }

@@ -38,8 +38,8 @@ export declare class NativeBoundary {
   isReady(link: number): boolean
   /** How long a link may wait for its receivers, in milliseconds. */
   pause(link: number): number
-  /** A link has waited for so long: it is not congested any more. */
-  spendPause(link: number): void
+  /** A link has waited for so long. True if it is to wait again. */
+  spendPause(link: number): boolean
   /** Ends a link. */
   close(link: number): void
 }

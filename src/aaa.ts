@@ -33,7 +33,10 @@ const PEER_FIELDS = new Set(['uid', 'gid'])
 function checkFields(name: string, prefix: string, given: object, known: ReadonlySet<string>): void {
   for (const field of Object.keys(given)) {
     if (known.has(field)) continue
-    throw new BusError('ERR_BUS_ARGUMENT', `the entry of ${name} has no field ${JSON.stringify(prefix + field)}`)
+    throw new BusError(
+      'ERR_BUS_ARGUMENT',
+      `the entry of ${name} has no field ${JSON.stringify(prefix + field)}`,
+    )
   }
 }
 
@@ -68,7 +71,8 @@ function frozen(name: string, given: AaaEntry): AaaEntry {
     if (field === 'hosts') entry[field] = frozenList(field, value)
     else if (field === 'peer') {
       const peer = value as { uid?: unknown; gid?: unknown }
-      if (peer === null || typeof peer !== 'object') throw new BusError('ERR_BUS_ARGUMENT', 'peer is an object')
+      if (peer === null || typeof peer !== 'object')
+        throw new BusError('ERR_BUS_ARGUMENT', 'peer is an object')
       checkFields(name, 'peer.', peer, PEER_FIELDS)
       entry[field] = Object.freeze({ uid: id('uid', peer.uid), gid: id('gid', peer.gid) })
     } else entry[field] = rule(field, value)

@@ -133,7 +133,14 @@ export class Batch {
   }
 
   /** Writes the error reply of a call: its code takes the place of the second name. */
-  writeError(link: number, target: string, call: number, code: number, flags: number, data: Uint8Array | string): void {
+  writeError(
+    link: number,
+    target: string,
+    call: number,
+    code: number,
+    flags: number,
+    data: Uint8Array | string,
+  ): void {
     const first = this.#number(target, 0)
     this.#record(Kind.ERROR, flags, link, first, code & 0xffff, call, 0, data)
   }
@@ -229,11 +236,17 @@ export class Batch {
 /** Throws if a name, topic or mask cannot be sent. */
 export function checkName(name: string): void {
   if (typeof name !== 'string') {
-    throw new BusError('ERR_BUS_ARGUMENT', `a name, topic or mask is a string, not ${name === null ? 'null' : typeof name}`)
+    throw new BusError(
+      'ERR_BUS_ARGUMENT',
+      `a name, topic or mask is a string, not ${name === null ? 'null' : typeof name}`,
+    )
   }
   if (name.includes('\0')) throw new BusError('ERR_BUS_NAME', `${shown(name)} holds a NUL`)
   if (name.length > NAME_BYTES || Buffer.byteLength(name) > NAME_BYTES) {
-    throw new BusError('ERR_BUS_NAME', `${shown(name)} has ${Buffer.byteLength(name)} bytes, the limit is ${NAME_BYTES}`)
+    throw new BusError(
+      'ERR_BUS_NAME',
+      `${shown(name)} has ${Buffer.byteLength(name)} bytes, the limit is ${NAME_BYTES}`,
+    )
   }
 }
 

@@ -4,7 +4,7 @@
 import { setImmediate as immediately } from 'node:timers'
 import { markAsUntransferable } from 'node:worker_threads'
 import { Batch, Flag, HEAD, Kind, NO_NAME, State } from './batch'
-import { BusError, nativeError } from './errors'
+import { type BusError, nativeError } from './errors'
 import type { Deliveries, Name } from './link'
 import { type Crossings, NativeBoundary } from './native'
 
@@ -67,7 +67,10 @@ class Boundary {
   #held = false
   #settling = false
 
-  readonly #tickets = new Map<number, { resolve: (text: string) => void; reject: (error: BusError) => void }>()
+  readonly #tickets = new Map<
+    number,
+    { resolve: (text: string) => void; reject: (error: BusError) => void }
+  >()
   #lastTicket = 0
   readonly #listeners = new Map<number, (json: string) => void>()
 
@@ -100,7 +103,14 @@ class Boundary {
     this.#batch.write(kind, flags, link, first, second, call, op, payload)
   }
 
-  writeError(link: number, target: string, call: number, code: number, flags: number, data: Uint8Array | string): void {
+  writeError(
+    link: number,
+    target: string,
+    call: number,
+    code: number,
+    flags: number,
+    data: Uint8Array | string,
+  ): void {
     this.#schedule()
     this.#batch.writeError(link, target, call, code, flags, data)
   }
@@ -200,8 +210,17 @@ class Boundary {
       this.#inBurst = true
       this.#burst = performance.now()
       immediately(this.#endBurst)
+    } else if (performance.now() - this.#burst > BUDGET) {
+      this.#putOffWalk()
+      return
     }
     this.#walk()
+  }
+
+  #putOffWalk(): void {
+    if (this.#putOff) return
+    this.#putOff = true
+    immediately(this.#resume)
   }
 
   readonly #endBurst = (): void => {
@@ -226,14 +245,13 @@ class Boundary {
     if (this.#walking || this.#putOff) return
     this.#walking = true
     try {
-      // However slow the machine, each walk gets something done.
+      // However slow the machine, each turn gets something done.
       for (let filled = false; ; filled = true) {
         this.#records()
         const isMore = this.#at < this.#end || this.#pending || this.#needed > 0
         if (!isMore) return
         if ((filled || this.#at < this.#end) && performance.now() - this.#burst > BUDGET) {
-          this.#putOff = true
-          immediately(this.#resume)
+          this.#putOffWalk()
           return
         }
         if (this.#at === this.#end) this.#fill()
@@ -340,7 +358,13 @@ class Boundary {
     const body = this.#arena.subarray(from, from + length)
     if (kind === Kind.REQUEST) {
       const method = names >>> 16
-      deliveries.request(realtime, sender, method === NO_NAME ? undefined : (this.#names[method] as Name), number, body)
+      deliveries.request(
+        realtime,
+        sender,
+        method === NO_NAME ? undefined : (this.#names[method] as Name),
+        number,
+        body,
+      )
     } else if (kind === Kind.REPLY) deliveries.reply(sender, number, body)
     else if (kind === Kind.ERROR) deliveries.error(sender, number, code, body)
     else if (kind === Kind.NOTIFICATION) deliveries.notification(realtime, sender, body)

@@ -2,13 +2,20 @@
 
 import { EventEmitter } from 'node:events'
 import { AaaMap } from './aaa'
-import { boundary } from './boundary'
 import { checkName } from './batch'
+import { boundary } from './boundary'
 import { Client } from './client'
 import { BusError, native } from './errors'
 import { closing, LocalLink } from './local-link'
 import { NativeBroker } from './native'
-import { type BrokerOptions, type ClientOptions, integer, type Listen, type ListenOptions, within } from './options'
+import {
+  type BrokerOptions,
+  type ClientOptions,
+  integer,
+  type Listen,
+  type ListenOptions,
+  within,
+} from './options'
 
 const LONGEST = 0x7fff_ffff
 
@@ -169,11 +176,15 @@ export class Broker extends EventEmitter<BrokerEvents> implements AsyncDisposabl
       coreRpc: options.coreRpc !== false,
     }
     const set = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined))
-    this.#native = native(() => NativeBroker.start(boundary.native, set as typeof set & { forceRegister: boolean; coreRpc: boolean }))
+    this.#native = native(() =>
+      NativeBroker.start(boundary.native, set as typeof set & { forceRegister: boolean; coreRpc: boolean }),
+    )
     boundary.listen(this.#native.number, (json) => this.#event(json))
     const watch = (added?: string | symbol): void => {
       // As `events.rs` numbers them: what nobody listens for does not cross the boundary.
-      const wanted = WATCHED.map((name, bit) => (name === added || this.listenerCount(name) > 0 ? 1 << bit : 0))
+      const wanted = WATCHED.map((name, bit) =>
+        name === added || this.listenerCount(name) > 0 ? 1 << bit : 0,
+      )
       this.#native.watch(wanted.reduce((sum, bit) => sum | bit, 0))
     }
     const meta = this as EventEmitter
@@ -193,7 +204,8 @@ export class Broker extends EventEmitter<BrokerEvents> implements AsyncDisposabl
    */
   async listen(listen: Listen): Promise<string> {
     const options: ListenOptions = typeof listen === 'string' ? { url: listen } : listen
-    if (typeof options?.url !== 'string') throw new BusError('ERR_BUS_ARGUMENT', 'a listener has a url, a string')
+    if (typeof options?.url !== 'string')
+      throw new BusError('ERR_BUS_ARGUMENT', 'a listener has a url, a string')
     checkMap(options.aaa)
     const aaa = options.aaa ?? this.#aaa
     const given = {
@@ -214,6 +226,7 @@ export class Broker extends EventEmitter<BrokerEvents> implements AsyncDisposabl
   /** Registers a client in this process. Access maps do not apply to it. Rejects with `ERR_BUS_BUSY` if the name is taken. */
   async client(name: string, options: ClientOptions = {}): Promise<Client> {
     checkName(name)
+    if (this.#closing !== undefined) throw new BusError('ERR_BUS_CLOSED', 'broker is closed')
     const rpc = options.rpc !== false
     return Client.open(rpc, (deliveries) => new LocalLink(this.#native.number, name, rpc, deliveries))
   }
@@ -275,10 +288,14 @@ export class Broker extends EventEmitter<BrokerEvents> implements AsyncDisposabl
    * most `drain` milliseconds (default 5,000), disconnects everybody. Clients this thread has at the broker end as if they
    * were closed. Closing again waits for the same end.
    */
-  async close(options: { drain?: number } = {}): Promise<void> {
-    const drain = within('drain', options.drain, 0, LONGEST) ?? 5_000
-    this.#closing ??= this.#close(drain)
-    await this.#closing
+  close(options: { drain?: number } = {}): Promise<void> {
+    try {
+      const drain = within('drain', options.drain, 0, LONGEST) ?? 5_000
+      this.#closing ??= this.#close(drain)
+      return this.#closing
+    } catch (error) {
+      return Promise.reject(error)
+    }
   }
 
   async #close(drain: number): Promise<void> {
@@ -310,5 +327,6 @@ export class Broker extends EventEmitter<BrokerEvents> implements AsyncDisposabl
 }
 
 function checkMap(map: unknown): void {
-  if (map !== undefined && !(map instanceof AaaMap)) throw new BusError('ERR_BUS_ARGUMENT', 'aaa is an AaaMap')
+  if (map !== undefined && !(map instanceof AaaMap))
+    throw new BusError('ERR_BUS_ARGUMENT', 'aaa is an AaaMap')
 }

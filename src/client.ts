@@ -1,8 +1,8 @@
 // A client of a broker: its verbs, above any link.
 
 import { EventEmitter } from 'node:events'
-import { boundary } from './boundary'
 import { checkName, FAILURES_ONLY, Flag, Kind } from './batch'
+import { boundary } from './boundary'
 import { BusError, wireError } from './errors'
 import type { Deliveries, Link } from './link'
 import { decode } from './msgpack'
@@ -106,7 +106,8 @@ export class Client extends EventEmitter<ClientEvents> implements AsyncDisposabl
       error: (sender, id, code, data) => caller.error(sender, id, code, data),
       cancel: (sender, id) => server.cancel(sender, id),
       acknowledged: (op, code) => this.#acknowledged(op, code),
-      refused: (code) => this.#guarded(() => this.emit('refused', wireError(code, `message of ${this.name}`))),
+      refused: (code) =>
+        this.#guarded(() => this.emit('refused', wireError(code, `message of ${this.name}`))),
       relieved: () => this.#relieved(),
       closed: (error) => this.#ended(error),
     }
@@ -139,7 +140,11 @@ export class Client extends EventEmitter<ClientEvents> implements AsyncDisposabl
    */
   send(target: string, payload: Payload, options: AckOptions & RawOption): Promise<void>
   send(target: string, payload?: Payload, options?: SendOptions & RawOption): boolean
-  send(target: string, payload: Payload, options: (SendOptions | AckOptions) & RawOption): boolean | Promise<void>
+  send(
+    target: string,
+    payload: Payload,
+    options: (SendOptions | AckOptions) & RawOption,
+  ): boolean | Promise<void>
   send(
     target: string,
     payload?: Payload,
@@ -160,7 +165,11 @@ export class Client extends EventEmitter<ClientEvents> implements AsyncDisposabl
   /** Publishes to the subscribers of a topic. `for` narrows them to one primary name. */
   publish(topic: string, payload: Payload, options: AckOptions & ForOption): Promise<void>
   publish(topic: string, payload?: Payload, options?: SendOptions & ForOption): boolean
-  publish(topic: string, payload: Payload, options: (SendOptions | AckOptions) & ForOption): boolean | Promise<void>
+  publish(
+    topic: string,
+    payload: Payload,
+    options: (SendOptions | AckOptions) & ForOption,
+  ): boolean | Promise<void>
   publish(
     topic: string,
     payload?: Payload,
@@ -312,7 +321,10 @@ export class Client extends EventEmitter<ClientEvents> implements AsyncDisposabl
    * Subscribes to topic masks: `+` for one level, `#` for one or more at the end. The subscription is in force when its
    * `ready` resolves. A message that several masks match is given once.
    */
-  subscribe<T = unknown>(masks: string | readonly string[], options: SubscribeOptions<T> = {}): Subscription<T> {
+  subscribe<T = unknown>(
+    masks: string | readonly string[],
+    options: SubscribeOptions<T> = {},
+  ): Subscription<T> {
     this.#checkOpen()
     const list = maskList('masks', masks)
     list.forEach(checkName)
@@ -369,7 +381,12 @@ export class Client extends EventEmitter<ClientEvents> implements AsyncDisposabl
    * `ERR_BUS_TIMEOUT` after `timeout` milliseconds (default 5,000), `ERR_BUS_DISCONNECTED` if the connection ends, and
    * with the reason of `signal`. With `reply: false` it resolves once the broker has delivered the call.
    */
-  call(target: string, method: string, params: unknown, options: CallOptions & { reply: false }): Promise<void>
+  call(
+    target: string,
+    method: string,
+    params: unknown,
+    options: CallOptions & { reply: false },
+  ): Promise<void>
   call<R = unknown>(target: string, method: string, params?: unknown, options?: CallOptions): Promise<R>
   call(target: string, method: string, params?: unknown, options?: CallOptions): Promise<unknown> {
     if (!this.#rpc) return Promise.reject(noRpc())
@@ -519,4 +536,3 @@ function warn(error: unknown): void {
   warnedAt = now
   process.emitWarning(error instanceof Error ? error : new Error(String(error)))
 }
-

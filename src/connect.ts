@@ -19,7 +19,8 @@ import { dial } from './socket-link'
  * broker does not let it in, `ERR_BUS_TIMEOUT`, or the reason of `signal`.
  */
 export async function connect(to: string, options: ConnectOptions): Promise<Client> {
-  if (typeof to !== 'string') throw new BusError('ERR_BUS_ARGUMENT', `the address is a string, not ${typeof to}`)
+  if (typeof to !== 'string')
+    throw new BusError('ERR_BUS_ARGUMENT', `the address is a string, not ${typeof to}`)
   checkName(options?.name)
   connectLimits(options)
   options.signal?.throwIfAborted()

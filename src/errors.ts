@@ -96,7 +96,8 @@ export class RpcError extends BusError {
     }
     const wire = -32000 - rpcCode
     const isBusCode = WIRE_CODES.has(wire)
-    const text = typeof data === 'string' && data !== '' ? data : (RPC_TEXTS.get(rpcCode) ?? `RPC error ${rpcCode}`)
+    const text =
+      typeof data === 'string' && data !== '' ? data : (RPC_TEXTS.get(rpcCode) ?? `RPC error ${rpcCode}`)
     super('ERR_BUS_RPC', text, { wireCode: isBusCode ? wire : undefined })
     this.name = 'RpcError'
     this.rpcCode = rpcCode

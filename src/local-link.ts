@@ -1,7 +1,7 @@
 // The link of a client in the broker's process: its operations are routed in Rust on this thread.
 
-import { boundary, type BoundaryLink } from './boundary'
 import { Flag } from './batch'
+import { type BoundaryLink, boundary } from './boundary'
 import { BusError, native } from './errors'
 import type { Deliveries, Link } from './link'
 
@@ -21,7 +21,10 @@ export class LocalLink implements Link, BoundaryLink {
   readonly id: number
   readonly #pause: number
   #timer: NodeJS.Timeout | undefined
+  /** Whoever sends should wait. */
   #congested = false
+  /** Some receiver is nearly full, waited for or not: each message is carried out at once, so that a refusal is thrown. */
+  #careful = false
   #holds = false
   /** Refusals that were thrown and are not told again. */
   #thrown = 0
@@ -56,14 +59,13 @@ export class LocalLink implements Link, BoundaryLink {
     payload: Uint8Array | string | undefined,
   ): boolean {
     if (this.#error !== undefined) throw this.#error
-    if (this.#congested && (flags & Flag.ACK) === 0) {
+    if (this.#careful && (flags & Flag.ACK) === 0) {
       return this.#submitNow(kind, flags, first, second, call, payload)
     }
     boundary.write(kind, flags, this.id, first, second, call, op, payload)
     return !this.#congested
   }
 
-  /** A receiver is nearly full: each message is carried out at once, so that a refusal can be thrown. */
   #submitNow(
     kind: number,
     flags: number,
@@ -78,7 +80,7 @@ export class LocalLink implements Link, BoundaryLink {
       this.#thrown += 1
       throw new BusError('ERR_BUS_OVERFLOW', `queue of ${first} is full`, { wireCode: NOT_DELIVERED })
     }
-    return false
+    return !this.#congested
   }
 
   submitError(target: string, call: number, code: number, flags: number, data: Uint8Array | string): void {
@@ -109,13 +111,23 @@ export class LocalLink implements Link, BoundaryLink {
   /** Receivers are nearly full. They are waited for as long as the broker lets any sender wait. */
   congested(): void {
     this.#congested = true
-    this.#timer ??= setTimeout(() => {
-      boundary.native.spendPause(this.id)
-      this.relieved()
-    }, this.#pause).unref()
+    this.#careful = true
+    this.#timer ??= setTimeout(this.#paused, this.#pause).unref()
   }
 
+  readonly #paused = (): void => {
+    this.#timer = undefined
+    if (boundary.native.spendPause(this.id)) this.#timer = setTimeout(this.#paused, this.#pause).unref()
+    else this.#goOn()
+  }
+
+  /** All receivers are low again. */
   relieved(): void {
+    this.#careful = false
+    this.#goOn()
+  }
+
+  #goOn(): void {
     clearTimeout(this.#timer)
     this.#timer = undefined
     if (!this.#congested) return

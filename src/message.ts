@@ -44,13 +44,15 @@ export class Message<T = unknown> {
     return mark < 0 ? this.sender : this.sender.slice(0, mark)
   }
 
-  /** The same message with bytes of its own, for one that waits: it does not keep an arena alive. @internal */
-  detached(): Message<T> {
+  /**
+   * Gives the message bytes of its own if it would keep an arena alive that is much larger. For one that waits in a
+   * queue: it costs what it says. @internal
+   */
+  settle(): void {
+    if (this.data.length * 4 >= this.data.buffer.byteLength) return
     // From the pool of small buffers.
     const { buffer, byteOffset, byteLength } = Buffer.from(this.data)
-    return Object.assign(Object.create(Message.prototype) as Message<T>, this, {
-      data: new Uint8Array(buffer, byteOffset, byteLength),
-    })
+    ;(this as { data: Uint8Array }).data = new Uint8Array(buffer, byteOffset, byteLength)
   }
 
   /** A copy of the payload, yours to keep and to change. */

@@ -99,6 +99,8 @@ export function encode(value: unknown): Uint8Array {
     return encoder.encodeSharedRef(value)
   } catch (error) {
     const text = error instanceof Error ? error.message : String(error)
-    throw new BusError('ERR_BUS_PAYLOAD', `payload cannot be encoded as MessagePack: ${text}`, { cause: error })
+    throw new BusError('ERR_BUS_PAYLOAD', `payload cannot be encoded as MessagePack: ${text}`, {
+      cause: error,
+    })
   }
 }

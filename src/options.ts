@@ -176,16 +176,29 @@ export function connectLimits(options: ConnectOptions): {
 }
 
 /** A number within its range, or undefined; throws and names it otherwise. */
-export function within(name: string, value: number | undefined, least: number, most: number): number | undefined {
+export function within(
+  name: string,
+  value: number | undefined,
+  least: number,
+  most: number,
+): number | undefined {
   if (value === undefined) return undefined
   if (typeof value !== 'number' || !(value >= least && value <= most)) {
-    throw new BusError('ERR_BUS_ARGUMENT', `${name} is a number from ${least} to ${most}, not ${String(value)}`)
+    throw new BusError(
+      'ERR_BUS_ARGUMENT',
+      `${name} is a number from ${least} to ${most}, not ${String(value)}`,
+    )
   }
   return value
 }
 
 /** An integer within its range, or undefined. */
-export function integer(name: string, value: number | undefined, least: number, most: number): number | undefined {
+export function integer(
+  name: string,
+  value: number | undefined,
+  least: number,
+  most: number,
+): number | undefined {
   const number = within(name, value, least, most)
   if (number !== undefined && !Number.isInteger(number)) {
     throw new BusError('ERR_BUS_ARGUMENT', `${name} is an integer, not ${number}`)

@@ -44,6 +44,10 @@ export function checkSize(
   more: number,
   bytes: Uint8Array | string | undefined,
 ): void {
+  if (typeof first !== 'string' || typeof second !== 'string') {
+    checkName(first)
+    checkName(second)
+  }
   const length = bytes === undefined ? 0 : typeof bytes === 'string' ? 3 * bytes.length : bytes.length
   // Counted exactly only where it may matter.
   if (length + 3 * (first.length + second.length) + 16 <= limit) return
@@ -52,5 +56,8 @@ export function checkSize(
   const payload = typeof bytes === 'string' ? Buffer.byteLength(bytes) : length
   const names = Buffer.byteLength(first) + 1 + (second === '' ? 0 : Buffer.byteLength(second) + 1)
   if (names + more + payload <= limit) return
-  throw new BusError('ERR_BUS_PAYLOAD', `${what} ${first} has ${names + more + payload} bytes, the limit of a frame is ${limit}`)
+  throw new BusError(
+    'ERR_BUS_PAYLOAD',
+    `${what} ${first} has ${names + more + payload} bytes, the limit of a frame is ${limit}`,
+  )
 }

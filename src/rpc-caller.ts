@@ -71,7 +71,11 @@ export class Caller {
     try {
       value = result.length === 0 ? undefined : decode(result)
     } catch (error) {
-      call.reject(new BusError('ERR_BUS_PAYLOAD', `result of the ${call.what} ${call.target} is no MessagePack`, { cause: error }))
+      call.reject(
+        new BusError('ERR_BUS_PAYLOAD', `result of the ${call.what} ${call.target} is no MessagePack`, {
+          cause: error,
+        }),
+      )
       return
     }
     call.resolve(value)
@@ -97,7 +101,8 @@ export class Caller {
       if (peer.ids.length >= IDS) peer.ids.shift()
       peer.ids.push(call.id)
     } else {
-      if (this.#cancelPeers.size >= PEERS) this.#cancelPeers.delete(this.#cancelPeers.keys().next().value as string)
+      if (this.#cancelPeers.size >= PEERS)
+        this.#cancelPeers.delete(this.#cancelPeers.keys().next().value as string)
       this.#cancelPeers.set(call.target, { known: false, ids: [call.id] })
       this.#tell(Kind.REPLY, call.target, 0, CANCEL_QUERY)
     }

@@ -69,7 +69,11 @@ class Served implements RpcServer {
   readonly #close: (served: Served) => void
   active = 0
 
-  constructor(handlers: ReadonlyMap<string, Handler>, options: ServeOptions, close: (served: Served) => void) {
+  constructor(
+    handlers: ReadonlyMap<string, Handler>,
+    options: ServeOptions,
+    close: (served: Served) => void,
+  ) {
     this.methods = Object.freeze([...handlers.keys()])
     this.handlers = handlers
     this.options = options
@@ -122,7 +126,10 @@ export class Server {
     const entries = new Map(Object.entries(handlers))
     for (const [method, handler] of entries) {
       if (typeof handler !== 'function') {
-        throw new BusError('ERR_BUS_ARGUMENT', `handler of ${JSON.stringify(method)} is a function, not ${typeof handler}`)
+        throw new BusError(
+          'ERR_BUS_ARGUMENT',
+          `handler of ${JSON.stringify(method)} is a function, not ${typeof handler}`,
+        )
       }
       if (this.#methods.has(method)) {
         throw new BusError('ERR_BUS_ARGUMENT', `method ${JSON.stringify(method)} is served already`)
@@ -169,13 +176,25 @@ export class Server {
     this.#run(served, realtime, caller, method.text, id, params)
   }
 
-  #run(served: Served, realtime: boolean, caller: string, method: string, id: number, bytes: Uint8Array): void {
+  #run(
+    served: Served,
+    realtime: boolean,
+    caller: string,
+    method: string,
+    id: number,
+    bytes: Uint8Array,
+  ): void {
     let params: unknown = bytes
     if (served.options.raw !== true) {
       try {
         params = bytes.length === 0 ? undefined : decode(bytes)
       } catch (error) {
-        this.#fail(caller, id, realtime, new RpcError(PARSE, error instanceof Error ? error.message : undefined))
+        this.#fail(
+          caller,
+          id,
+          realtime,
+          new RpcError(PARSE, error instanceof Error ? error.message : undefined),
+        )
         return
       }
     }
@@ -292,6 +311,7 @@ function errorBytes(data: unknown): Uint8Array | string {
 }
 
 function isThenable(value: unknown): value is PromiseLike<unknown> {
-  return value !== null && typeof value === 'object' && typeof (value as { then?: unknown }).then === 'function'
+  return (
+    value !== null && typeof value === 'object' && typeof (value as { then?: unknown }).then === 'function'
+  )
 }
-

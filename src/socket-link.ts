@@ -2,8 +2,8 @@
 // and delivered before the next; what a turn submits is encoded by Rust and leaves in one write.
 
 import net from 'node:net'
-import { boundary, type BoundaryLink } from './boundary'
 import { Kind } from './batch'
+import { type BoundaryLink, boundary } from './boundary'
 import { BusError, native, wireError } from './errors'
 import type { Deliveries, Link } from './link'
 import { type ConnectOptions, connectLimits } from './options'
@@ -37,7 +37,8 @@ export function socketAddress(text: string): SocketAddress {
 function checkedPath(path: string): string {
   const bytes = Buffer.byteLength(path)
   if (bytes <= PATH_BYTES && !path.includes('\0')) return path
-  const fault = bytes > PATH_BYTES ? `has ${bytes} bytes, the limit of a socket path is ${PATH_BYTES}` : 'holds a NUL'
+  const fault =
+    bytes > PATH_BYTES ? `has ${bytes} bytes, the limit of a socket path is ${PATH_BYTES}` : 'holds a NUL'
   throw new BusError('ERR_BUS_ADDRESS', `${JSON.stringify(path.slice(0, 64))} ${fault}`)
 }
 
@@ -52,11 +53,7 @@ function settings(text: string, options: ConnectOptions) {
 }
 
 /** Connects and logs in. */
-export function dial(
-  text: string,
-  options: ConnectOptions,
-  deliveries: Deliveries,
-): Promise<Link> {
+export function dial(text: string, options: ConnectOptions, deliveries: Deliveries): Promise<Link> {
   return SocketLink.dial(settings(text, options), options.name, options.signal, deliveries)
 }
 
@@ -174,7 +171,10 @@ class SocketLink implements Link, BoundaryLink {
     if (this.#error !== undefined) throw this.#error
     if (this.#congested && this.#socket.writableLength >= this.#settings.queueBytes) {
       const { writableLength } = this.#socket
-      throw new BusError('ERR_BUS_OVERFLOW', `${writableLength} bytes wait for ${this.#settings.text}, the limit is ${this.#settings.queueBytes}`)
+      throw new BusError(
+        'ERR_BUS_OVERFLOW',
+        `${writableLength} bytes wait for ${this.#settings.text}, the limit is ${this.#settings.queueBytes}`,
+      )
     }
     if (!this.#dirty) {
       this.#dirty = true
@@ -220,11 +220,14 @@ class SocketLink implements Link, BoundaryLink {
     const { pingInterval, silenceLimit } = this.#settings
     this.#ticker = setInterval(() => {
       const now = performance.now()
-      // Where this process was busy, it did not listen.
-      if (now - this.#ticked > 2 * pingInterval) this.#heard = now
+      // While this process was busy it did not listen, which is no silence of the broker's.
+      const late = now - this.#ticked - pingInterval
+      if (late > pingInterval) this.#heard = Math.min(now, this.#heard + late)
       this.#ticked = now
       if (now - this.#heard > silenceLimit) {
-        this.#abandon(new BusError('ERR_BUS_TIMEOUT', `${this.#settings.text} said nothing for ${silenceLimit} ms`))
+        this.#abandon(
+          new BusError('ERR_BUS_TIMEOUT', `${this.#settings.text} said nothing for ${silenceLimit} ms`),
+        )
       } else if (!this.#congested) {
         this.submit(Kind.PING, 0, '', '', 0, 0, undefined)
       }
@@ -259,13 +262,18 @@ class SocketLink implements Link, BoundaryLink {
 
   #failed(error: Error): void {
     const connecting = this.#loggedIn !== undefined
-    const text = connecting ? `cannot connect to ${this.#settings.text}` : `connection to ${this.#settings.text} failed`
+    const text = connecting
+      ? `cannot connect to ${this.#settings.text}`
+      : `connection to ${this.#settings.text} failed`
     const code = connecting ? 'ERR_BUS_ADDRESS' : 'ERR_BUS_DISCONNECTED'
     this.#end(new BusError(code, `${text}: ${error.message}`, { cause: error }))
   }
 
   #disconnected(reason: string): BusError {
-    return new BusError('ERR_BUS_DISCONNECTED', `${this.name} is disconnected from ${this.#settings.text}: ${reason}`)
+    return new BusError(
+      'ERR_BUS_DISCONNECTED',
+      `${this.name} is disconnected from ${this.#settings.text}: ${reason}`,
+    )
   }
 
   /** Ends the connection at once. */

@@ -84,7 +84,8 @@ export class Streams {
 
   /** Hands a delivery to whom it is for. */
   deliver(kind: number, realtime: boolean, sender: Name, topic: Name | undefined, data: Uint8Array): void {
-    const subscriptions = topic === undefined ? this.#messages : (this.#routes.get(topic) ?? this.#resolve(topic))
+    const subscriptions =
+      topic === undefined ? this.#messages : (this.#routes.get(topic) ?? this.#resolve(topic))
     if (subscriptions.length === 0) return
     const message = new Message(kind, sender.text, topic?.text, realtime, data)
     if (subscriptions.length === 1) {

@@ -65,7 +65,10 @@ export class Subscription<T = unknown> implements AsyncIterable<Message<T>, unde
       throw new BusError('ERR_BUS_ARGUMENT', `callback is a function, not ${typeof callback}`)
     }
     if (overflow !== 'drop-newest' && overflow !== 'drop-oldest') {
-      throw new BusError('ERR_BUS_ARGUMENT', `overflow is "drop-newest" or "drop-oldest", not ${String(overflow)}`)
+      throw new BusError(
+        'ERR_BUS_ARGUMENT',
+        `overflow is "drop-newest" or "drop-oldest", not ${String(overflow)}`,
+      )
     }
     this.#owner = owner
     this.masks = masks
@@ -107,13 +110,16 @@ export class Subscription<T = unknown> implements AsyncIterable<Message<T>, unde
       reader.resolve({ done: false, value: given })
       return
     }
-    while (this.pending >= this.#most || (this.pending > 0 && this.#bytes + given.data.length > this.#mostBytes)) {
+    while (
+      this.pending >= this.#most ||
+      (this.pending > 0 && this.#bytes + given.data.length > this.#mostBytes)
+    ) {
       this.#drop()
       if (!this.#dropsOldest) return
       this.#take()
     }
-    // What waits costs what it says: a view would keep its whole arena, and a sparse queue one for each message.
-    this.#queue.push(given.data.length * 4 < given.data.buffer.byteLength ? given.detached() : given)
+    given.settle()
+    this.#queue.push(given)
     this.#bytes += given.data.length
   }
 

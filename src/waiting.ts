@@ -62,7 +62,10 @@ export class Waiting<T> {
   add(entry: Entry<T>, options: WaitOptions | undefined): number {
     const timeout = options?.timeout ?? DEFAULT_TIMEOUT
     if (typeof timeout !== 'number' || !(timeout > 0)) {
-      throw new BusError('ERR_BUS_ARGUMENT', `timeout is a number of milliseconds greater than 0, not ${String(timeout)}`)
+      throw new BusError(
+        'ERR_BUS_ARGUMENT',
+        `timeout is a number of milliseconds greater than 0, not ${String(timeout)}`,
+      )
     }
     const signal = options?.signal
     if (signal?.aborted) throw signal.reason
@@ -128,6 +131,9 @@ export class Waiting<T> {
       this.#remove(entry)
       entry.reject(error)
     }
+    // It would keep the client in memory until then.
+    clearTimeout(this.#timer)
+    this.#timerAt = Number.POSITIVE_INFINITY
   }
 
   #remove(entry: Entry<T>): void {
@@ -161,7 +167,10 @@ export class Waiting<T> {
       if (entry === undefined) continue
       // A timer may be early by a fraction of a millisecond.
       if (entry.deadline - 1 <= now) {
-        this.#giveUp(entry, new BusError('ERR_BUS_TIMEOUT', `${entry.what} ${entry.target} was not answered in time`))
+        this.#giveUp(
+          entry,
+          new BusError('ERR_BUS_TIMEOUT', `${entry.what} ${entry.target} was not answered in time`),
+        )
       } else if (entry.deadline < next) next = entry.deadline
     }
     if (next < this.#timerAt) this.#arm(next)

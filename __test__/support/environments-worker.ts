@@ -19,10 +19,12 @@ async function flood(client: Client, topic: string): Promise<void> {
   const large = new Uint8Array(30_000).fill(121)
   client.on('refused', () => undefined)
   for (let round = 0; ; round += 1) {
-    for (let index = 0; index < 50; index += 1) client.publish(`${topic}/${index}`, bytes)
-    client.publish(`${topic}/large`, large)
+    let isFree = true
+    for (let index = 0; index < 50 && isFree; index += 1) isFree = client.publish(`${topic}/${index}`, bytes)
+    if (isFree) isFree = client.publish(`${topic}/large`, large)
     client.call(name, 'echo', { round }, { timeout: 1_000 }).catch(() => undefined)
     client.call('main', 'echo', { round }, { timeout: 1_000 }).catch(() => undefined)
+    if (!isFree) await client.drained()
     await new Promise((resolve) => setImmediate(resolve))
   }
 }

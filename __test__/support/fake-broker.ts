@@ -18,10 +18,7 @@ export interface Operation {
 }
 
 /** A listening server that is gone with its connections when the test is over. */
-export async function serveRaw(
-  t: ExecutionContext,
-  accept: (socket: net.Socket) => void,
-): Promise<string> {
+export async function serveRaw(t: ExecutionContext, accept: (socket: net.Socket) => void): Promise<string> {
   const sockets = new Set<net.Socket>()
   const server = net.createServer((socket) => {
     sockets.add(socket)

@@ -65,18 +65,17 @@ export async function victim(t: ExecutionContext, options: Options = {}): Promis
 }
 
 /** Everything a client is given, as texts. */
-export function recorded(client: Client): string[] {
+export async function recorded(client: Client, session: RawSession): Promise<string[]> {
   const log: string[] = []
   client.messages({
     callback: ({ kind, sender, data }) => log.push(`${kind} ${sender} ${Buffer.from(data).toString('hex')}`),
   })
-  client
-    .subscribe('#', {
-      callback: ({ sender, topic, data }) =>
-        log.push(`publish ${sender} ${topic} ${Buffer.from(data).toString('hex')}`),
-    })
-    // A broker that answers nothing ends it in its own time.
-    .ready.catch(() => undefined)
+  const topics = client.subscribe('#', {
+    callback: ({ sender, topic, data }) =>
+      log.push(`publish ${sender} ${topic} ${Buffer.from(data).toString('hex')}`),
+  })
+  await session.acknowledged()
+  await soon(topics.ready, 'the subscription')
   client.serve(
     {
       m: (params: Uint8Array, { sender }) => {

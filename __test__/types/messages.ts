@@ -11,7 +11,7 @@ import {
   type ClientEvents,
   connect,
   type Handler,
-  Message,
+  type Message,
   type MessageKind,
   RpcError,
   type Rule,
@@ -42,7 +42,7 @@ client.subscribe<Reading>('a', {
   signal: new AbortController().signal,
 })
 
-async function read(subscription: Subscription<Reading>): Promise<void> {
+async function _read(subscription: Subscription<Reading>): Promise<void> {
   for await (const message of subscription) {
     exactly<Message<Reading>>()(message, true)
     exactly<Reading>()(message.decode(), true)
@@ -61,7 +61,7 @@ async function read(subscription: Subscription<Reading>): Promise<void> {
   if (done !== true) exactly<Message<Reading>>()(value, true)
 }
 
-async function readAnything(): Promise<void> {
+async function _readAnything(): Promise<void> {
   for await (const message of client.subscribe('a')) {
     exactly<unknown>()(message.decode(), true)
     // @ts-expect-error: of what nobody vouched for nothing is known
@@ -86,7 +86,7 @@ client.subscribe('a', { highWatermark: 5 })
 // @ts-expect-error: a callback takes a message
 client.subscribe('a', { callback: (text: string) => text })
 // @ts-expect-error: a subscription of one type is not one of another
-const other: Subscription<{ text: string }> = subscription
+const _other: Subscription<{ text: string }> = subscription
 
 // ---- handlers
 
@@ -100,7 +100,10 @@ client.serve({
   nothing: () => undefined,
 })
 const handler: Handler = (params: Reading) => params.value
-client.serve({ handler }, { concurrency: 5, exposeErrors: true, raw: false, onNotification: (data) => data.length })
+client.serve(
+  { handler },
+  { concurrency: 5, exposeErrors: true, raw: false, onNotification: (data) => data.length },
+)
 // @ts-expect-error: a handler is a function
 client.serve({ handler: 5 })
 // @ts-expect-error: two parameters at the most
@@ -119,8 +122,11 @@ client.on('message', () => undefined)
 
 // ---- brokers
 
-async function brokers(): Promise<void> {
-  await using broker = await Broker.start({ listen: ['unix:/x', { url: 'tcp://x:0', mode: 0o600 }], queue: { frames: 5 } })
+async function _brokers(): Promise<void> {
+  await using broker = await Broker.start({
+    listen: ['unix:/x', { url: 'tcp://x:0', mode: 0o600 }],
+    queue: { frames: 5 },
+  })
   exactly<string>()(broker.address, true)
   exactly<string>()(await broker.listen('tcp://x:0'), true)
   exactly<Client>()(await broker.client('a', { rpc: false }), true)
@@ -143,7 +149,9 @@ async function brokers(): Promise<void> {
 
 // ---- access maps
 
-const map = new AaaMap({ a: { publish: ['x/#'], subscribe: true, p2p: false, hosts: ['10.0.0.0/8'], peer: { uid: 0 } } })
+const map = new AaaMap({
+  a: { publish: ['x/#'], subscribe: true, p2p: false, hosts: ['10.0.0.0/8'], peer: { uid: 0 } },
+})
 new AaaMap([['a', {}]])
 new AaaMap(new Map<string, AaaEntry>())
 map.set('a', { publish: ['a'] as const }).update('a', { publish: undefined })

@@ -50,9 +50,9 @@ const widened = { ack: true }
 exactly<boolean | Promise<void>>()(client.send('a', 'x', widened), true)
 
 // @ts-expect-error: the result of either form is not a boolean
-const wrong: boolean = client.send('a', 'x', { ack: flag })
+const _wrong: boolean = client.send('a', 'x', { ack: flag })
 // @ts-expect-error: nor a Promise
-const wrongToo: Promise<void> = client.send('a', 'x', either)
+const _wrongToo: Promise<void> = client.send('a', 'x', either)
 
 // ---- options that belong to the other form, or to none
 
@@ -81,7 +81,18 @@ client.send(7, 'x')
 client.send('a', Symbol('x'))
 // @ts-expect-error: one target
 client.send(['a', 'b'], 'x')
-for (const payload of [new Uint8Array(1), Buffer.alloc(1), 'x', 1, 1n, true, null, undefined, { a: 1 }, [1]]) {
+for (const payload of [
+  new Uint8Array(1),
+  Buffer.alloc(1),
+  'x',
+  1,
+  1n,
+  true,
+  null,
+  undefined,
+  { a: 1 },
+  [1],
+]) {
   client.send('a', payload)
 }
 interface Reading {
@@ -100,7 +111,7 @@ exactly<Promise<void>>()(client.call('a', 'm', null, { reply: false }), true)
 declare const callOptions: CallOptions
 exactly<Promise<Reading>>()(client.call<Reading>('a', 'm', null, callOptions), true)
 // @ts-expect-error: without a reply there is no result
-const none: Promise<Reading> = client.call('a', 'm', null, { reply: false })
+const _none: Promise<Reading> = client.call('a', 'm', null, { reply: false })
 // @ts-expect-error: params come before options
 client.call('a', 'm', { timeout: 5 }, { ack: true })
 // @ts-expect-error: an unknown option

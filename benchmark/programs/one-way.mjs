@@ -1,6 +1,6 @@
 // One-way publications between two clients of a broker in this process.
 import { Broker } from 'elbus-node'
-import { fail, leave, payloads, settings, tell } from './stage.mjs'
+import { fail, leave, mustGoOn, payloads, settings, tell } from './stage.mjs'
 
 const { topic, payload, burst, by, warmUp, duration } = settings
 const broker = await Broker.start()
@@ -63,6 +63,10 @@ async function run(seconds) {
   return { messages: received - from, seconds: (now - begin) / 1e3, cpu: (cpu.user + cpu.system) / 1e6 }
 }
 
+mustGoOn(
+  () => received,
+  () => sent,
+)
 await run(warmUp)
 tell('measured', await run(duration))
 await leave(async () => {

@@ -48,6 +48,15 @@ export async function leave(close) {
   process.disconnect()
 }
 
+/** Ends the run if the count stands still for long: something was lost, and nothing else would tell. */
+export function mustGoOn(count, expected) {
+  let last = -1
+  setInterval(() => {
+    if (count() === last && last !== expected()) fail(`nothing has come for 5 s: ${last} of ${expected()}`)
+    last = count()
+  }, 5_000).unref()
+}
+
 /** One turn of the event loop. */
 export function turn() {
   return new Promise((resolve) => setImmediate(resolve))

@@ -1,7 +1,7 @@
 // Many messages through one subscriber, as fast as the flow control allows: memory, and pauses of the event loop.
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { Broker } from 'elbus-node'
-import { fail, leave, payloads, settings, tell } from './stage.mjs'
+import { fail, leave, mustGoOn, payloads, settings, tell } from './stage.mjs'
 
 const { topic, payload, messages } = settings
 const broker = await Broker.start()
@@ -28,6 +28,10 @@ const callback = (message) => {
   if (received === messages) arrived()
 }
 await subscriber.subscribe(topic, { callback }).ready
+mustGoOn(
+  () => received,
+  () => messages,
+)
 const before = process.resourceUsage().maxRSS
 
 const delay = monitorEventLoopDelay({ resolution: 1 })

@@ -1,6 +1,6 @@
 // Receives on one connection or several, reads each message, and finds out at once if one is missing or out of order.
 import { open } from '../peers/open.mjs'
-import { fail, leave, Meter, order, settings, tell } from './stage.mjs'
+import { fail, leave, Meter, mustGoOn, order, settings, tell } from './stage.mjs'
 
 const { peer, address, topic, payload, receivers, credit } = settings
 
@@ -41,6 +41,10 @@ tell('ready')
 
 total = (await order('total')) * receivers
 if (count > total) fail(`received ${count} messages of ${total}`)
+mustGoOn(
+  () => count,
+  () => total,
+)
 if (count < total) await finished
 tell('received', count)
 await leave(() => Promise.all(clients.map((client) => client.close())))

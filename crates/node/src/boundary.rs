@@ -171,6 +171,13 @@ impl Boundary {
         self.inbox.take(&mut self.ready, &mut self.notes)
     }
 
+    /// A link has waited for its receivers as long as a sender may. True if it is to wait again.
+    pub(crate) fn spend_pause(&mut self, link: u16) -> bool {
+        let own: Vec<_> = self.links.iter().flatten().filter_map(Link::client).map(Arc::clone).collect();
+        let is_own = |client: &Arc<_>| own.iter().any(|known| Arc::ptr_eq(known, client));
+        self.link(link).is_some_and(|link| link.spend_pause(is_own))
+    }
+
     /// True if a link has received something that is not collected yet.
     pub(crate) fn is_ready(&self, link: u16) -> bool {
         self.ready.contains(&link)

@@ -39,7 +39,24 @@ pub(crate) struct LocalEnd {
     pub(crate) queued: Arc<AtomicBool>,
     batch: Option<Taken>,
     /// Receivers this client was asked to wait for.
-    stalled: Vec<Arc<ClientEntry>>,
+    stalled: Vec<Stalled>,
+}
+
+/// A receiver whose queue was nearly full.
+struct Stalled {
+    client: Arc<ClientEntry>,
+    /// Frames it had taken when it was last looked at.
+    taken: u64,
+    /// How often it was waited for since.
+    pauses: u32,
+}
+
+/// A receiver in another thread or process that goes on taking frames is waited for so many pauses at the most.
+const MOST_PAUSES: u32 = 10;
+
+fn taken(client: &ClientEntry) -> u64 {
+    let queued = u64::try_from(client.outbox().frames()).unwrap_or(u64::MAX);
+    client.outbox().sent().frames.saturating_sub(queued)
 }
 
 /// What was taken out of the queue and is not all in an arena yet.
@@ -147,19 +164,30 @@ impl Link {
             return false;
         }
         for client in stalled {
-            if !local.stalled.iter().any(|known| Arc::ptr_eq(known, &client)) {
-                local.stalled.push(client);
+            if !local.stalled.iter().any(|known| Arc::ptr_eq(&known.client, &client)) {
+                local.stalled.push(Stalled { taken: taken(&client), client, pauses: 0 });
             }
         }
         !self.is_relieved(id, inbox)
     }
 
-    /// The receivers have been waited for as long as a sender may: nobody waits for them again in this stall.
-    pub(crate) fn spend_pause(&mut self) {
-        let End::Local(local) = &mut self.end else { return };
-        for client in local.stalled.drain(..) {
-            client.outbox().spend_pause();
+    /// A pause is over. True if there is to be another: for receivers of this environment, which take what they are
+    /// sent as soon as JavaScript gets to it, and for those that take something, for a while. Nobody waits for the
+    /// others again in this stall. When it is over there will be a `Note::Relief` in any case.
+    pub(crate) fn spend_pause(&mut self, is_own: impl Fn(&Arc<ClientEntry>) -> bool) -> bool {
+        let End::Local(local) = &mut self.end else { return false };
+        let mut goes_on = false;
+        for stalled in &mut local.stalled {
+            let before = std::mem::replace(&mut stalled.taken, taken(&stalled.client));
+            stalled.pauses = stalled.pauses.saturating_add(1);
+            let moves = stalled.taken > before && stalled.pauses < MOST_PAUSES;
+            if moves || is_own(&stalled.client) {
+                goes_on = true;
+            } else {
+                stalled.client.outbox().spend_pause();
+            }
         }
+        goes_on
     }
 
     /// How long receivers may be waited for, in milliseconds.
@@ -170,13 +198,21 @@ impl Link {
         }
     }
 
+    /// Its client, if that is in this process.
+    pub(crate) fn client(&self) -> Option<&Arc<ClientEntry>> {
+        match &self.end {
+            End::Local(local) => Some(local.session.client()),
+            End::Socket(_) => None,
+        }
+    }
+
     /// True if no receiver is to be waited for any more. Otherwise there will be another `Note::Relief`.
     pub(crate) fn is_relieved(&mut self, id: u16, inbox: &Arc<Inbox>) -> bool {
         let End::Local(local) = &mut self.end else { return true };
         let serial = self.serial;
         let waker: Waker = Arc::new(ReliefWaker { inbox: Arc::clone(inbox), link: id, serial }).into();
         let cx = Context::from_waker(&waker);
-        local.stalled.retain(|client| client.outbox().poll_relief(&cx).is_pending());
+        local.stalled.retain(|stalled| stalled.client.outbox().poll_relief(&cx).is_pending());
         local.stalled.is_empty()
     }
 

@@ -62,7 +62,7 @@ impl NativeBoundary {
     #[napi]
     pub fn attach(&self, broker: u32, name: String, rpc: bool) -> Result<u16> {
         let broker = registry::find(broker)
-            .ok_or_else(|| throw(code::CLOSED, format!("there is no broker {broker} in this process")))?;
+            .ok_or_else(|| throw(code::ADDRESS, format!("there is no broker {broker} in this process")))?;
         self.join(&broker, &name, rpc)
     }
 
@@ -78,13 +78,10 @@ impl NativeBoundary {
         Ok(self.boundary()?.link(link).map_or(0.0, |link| link.pause()))
     }
 
-    /// A link has waited for so long: it is not congested any more.
+    /// A link has waited for so long. True if it is to wait again.
     #[napi]
-    pub fn spend_pause(&self, link: u16) -> Result<()> {
-        if let Some(link) = self.boundary()?.link(link) {
-            link.spend_pause();
-        }
-        Ok(())
+    pub fn spend_pause(&self, link: u16) -> Result<bool> {
+        Ok(self.boundary()?.spend_pause(link))
     }
 
     /// Ends a link.
