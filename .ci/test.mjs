@@ -145,13 +145,16 @@ await step('format and lints of TypeScript and JavaScript', () => script('check'
 await step('package: publint', () => tool('publint', '--strict'))
 await step('package: types for every way to import', () => tool('attw', '--pack', '.', '--format', 'ascii'))
 
+/** Specs that say nothing about Node itself, or take long: they run on one Node only. */
+const LONG = ['examples', 'hostile-amounts', 'hostile-random', 'interop', 'readme', 'slow-consumer', 'valgrind', 'wire']
+
 /** ava with one Node; the same compiled specs for all. */
-function specs(node, more = {}) {
+function specs(node, files = [], more = {}) {
   // Not over a name the user has given, and only what is there.
   const elbusd = path.join(target, 'debug', 'elbusd')
   const variables = !env.ELBUSD && existsSync(elbusd) ? { ELBUSD: elbusd } : {}
   const ava = path.join(root, 'node_modules', 'ava', 'entrypoints', 'cli.mjs')
-  return run(node, [ava, '--no-color'], { take: avaCounter(tally), more: { ...variables, ...more } })
+  return run(node, [ava, '--no-color', ...files], { take: avaCounter(tally), more: { ...variables, ...more } })
 }
 
 await step(`specs on Node.js ${process.version}`, () => specs(process.execPath))
@@ -164,7 +167,8 @@ for (const major of [22, 24, 26]) {
       return true
     }
     console.log(`Node.js ${version}`)
-    return specs(node, { ELBUS_SHORT: '1' })
+    const short = LONG.map((name) => `!dist-test/${name}.spec.js`)
+    return specs(node, ['dist-test/*.spec.js', ...short], { ELBUS_SHORT: '1' })
   })
 }
 await step('tour: npm start -- --once', () =>

@@ -100,7 +100,10 @@ export interface ConnectOptions extends ClientOptions {
 
 /** Bounds of each client's queue at the broker. */
 export interface QueueOptions {
-  /** Frames. Default 65,536. */
+  /**
+   * Frames. Default 65,536. A client in the process hands over what it sends in a turn at once, up to some 10,000 small
+   * messages: a queue shorter than that may be full before `send` returned false, and the event `refused` tells.
+   */
   frames?: number | undefined
   /** Bytes. Default 16 MiB. An empty queue takes one frame of any size. */
   bytes?: number | undefined
@@ -142,7 +145,10 @@ export interface BrokerOptions {
   subscriptions?: number | undefined
   /** A new client takes a name from its holder instead of being refused. Default false. */
   forceRegister?: boolean | undefined
-  /** Installs the client `.broker` with its methods and announcements. Default true. */
+  /**
+   * Installs the client `.broker` with its methods and announcements. Default true. False leaves the name to a client of
+   * this process: `broker.client('.broker')`.
+   */
   coreRpc?: boolean | undefined
   /** Longest pause of a sender for one stall of a receiver, in milliseconds. Default 10. */
   pause?: number | undefined

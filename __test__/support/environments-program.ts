@@ -24,8 +24,15 @@ function told(broker: Broker, wanted: 'reg' | 'unreg', name: string): Promise<vo
   })
 }
 
+interface Busy {
+  readonly broker: Broker
+  readonly main: Client
+  readonly counts: { own: number; other: number }
+  close(): Promise<void>
+}
+
 /** A broker with two clients that talk all the time, and count. */
-async function busy(path: string): Promise<{ broker: Broker; main: Client; counts: { own: number; other: number } }> {
+async function busy(path: string): Promise<Busy> {
   const broker = await Broker.start({ listen: [path] })
   const main = await broker.client('main')
   const second = await broker.client('second')
@@ -34,13 +41,16 @@ async function busy(path: string): Promise<{ broker: Broker; main: Client; count
   await main.subscribe('steady/#', { callback: () => (counts.own += 1) }).ready
   await second.subscribe('flood/#', { callback: () => (counts.other += 1) }).ready
   const beat = setInterval(() => second.publish('steady/beat', 'x'), 1)
-  broker.on('close', () => clearInterval(beat))
-  return { broker, main, counts }
+  const close = async (): Promise<void> => {
+    clearInterval(beat)
+    await broker.close({ drain: 0 })
+  }
+  return { broker, main, counts, close }
 }
 
 /** Terminates threads in the middle of their traffic. */
 async function terminated(path: string, rounds: number): Promise<void> {
-  const { broker, main, counts } = await busy(path)
+  const { broker, main, counts, close } = await busy(path)
   for (let round = 0; round < rounds; round += 1) {
     const [one, two] = [`inside${round}`, `socket${round}`]
     const gone = Promise.all([told(broker, 'unreg', one), told(broker, 'unreg', two)])
@@ -52,7 +62,7 @@ async function terminated(path: string, rounds: number): Promise<void> {
     const before = counts.other
     while (counts.other < before + 100) await new Promise((resolve) => setImmediate(resolve))
     // Some while a call of ours is at work there.
-    const call = main.call(one, 'echo', round, { timeout: 2_000 }).catch((error: { code: string }) => error.code)
+    const call = main.call(one, 'echo', round, { timeout: 20 }).catch((error: { code: string }) => error.code)
     await Promise.all(workers.map((worker) => worker.terminate()))
     await gone
     await call
@@ -60,7 +70,7 @@ async function terminated(path: string, rounds: number): Promise<void> {
   const steady = counts.own
   while (counts.own < steady + 10) await new Promise((resolve) => setImmediate(resolve))
   console.log(JSON.stringify({ clients: broker.clients().map(({ name }) => name), echo: await main.call('second', 'echo', 1) }))
-  await broker.close({ drain: 0 })
+  await close()
 }
 
 /** Terminates threads that own a broker, with clients from here. */

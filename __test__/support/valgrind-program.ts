@@ -15,9 +15,16 @@ async function flood(address: string, name: string): Promise<void> {
 }
 
 async function main(socket: string): Promise<void> {
-  const broker = await Broker.start({ stallTimeout: PATIENCE, listen: [{ url: `unix:${socket}`, timeout: PATIENCE }] })
+  const broker = await Broker.start({
+    stallTimeout: PATIENCE,
+    listen: [{ url: `unix:${socket}`, timeout: PATIENCE }],
+  })
   const local = await broker.client('local')
-  const remote = await connect(`unix:${socket}`, { name: 'remote', timeout: PATIENCE, silenceLimit: PATIENCE })
+  const remote = await connect(`unix:${socket}`, {
+    name: 'remote',
+    timeout: PATIENCE,
+    silenceLimit: PATIENCE,
+  })
   local.serve({
     echo: (params: unknown) => params,
     fail: () => {
@@ -41,7 +48,12 @@ async function main(socket: string): Promise<void> {
       if (left === 0) break
     }
     for (const length of lengths) {
-      const echoed = await from.call<Uint8Array>('local', 'echo', { bytes: new Uint8Array(length) }, { timeout: PATIENCE })
+      const echoed = await from.call<Uint8Array>(
+        'local',
+        'echo',
+        { bytes: new Uint8Array(length) },
+        { timeout: PATIENCE },
+      )
       if (echoed === undefined) throw new Error('no echo')
     }
     await from.call('local', 'fail').catch(() => undefined)
