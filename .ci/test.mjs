@@ -146,7 +146,16 @@ await step('package: publint', () => tool('publint', '--strict'))
 await step('package: types for every way to import', () => tool('attw', '--pack', '.', '--format', 'ascii'))
 
 /** Specs that say nothing about Node itself, or take long: they run on one Node only. */
-const LONG = ['examples', 'hostile-amounts', 'hostile-random', 'interop', 'readme', 'slow-consumer', 'valgrind', 'wire']
+const LONG = [
+  'examples',
+  'hostile-amounts',
+  'hostile-random',
+  'interop',
+  'readme',
+  'slow-consumer',
+  'valgrind',
+  'wire',
+]
 
 /** ava with one Node; the same compiled specs for all. */
 function specs(node, files = [], more = {}) {
@@ -154,7 +163,10 @@ function specs(node, files = [], more = {}) {
   const elbusd = path.join(target, 'debug', 'elbusd')
   const variables = !env.ELBUSD && existsSync(elbusd) ? { ELBUSD: elbusd } : {}
   const ava = path.join(root, 'node_modules', 'ava', 'entrypoints', 'cli.mjs')
-  return run(node, [ava, '--no-color', ...files], { take: avaCounter(tally), more: { ...variables, ...more } })
+  return run(node, [ava, '--no-color', ...files], {
+    take: avaCounter(tally),
+    more: { ...variables, ...more },
+  })
 }
 
 await step(`specs on Node.js ${process.version}`, () => specs(process.execPath))

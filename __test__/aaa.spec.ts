@@ -22,10 +22,13 @@ test('it is a Map', (t) => {
   t.false(map.has('c'))
   t.is(map.get('c'), undefined)
   t.deepEqual([...map.keys()], ['a', 'b'])
-  t.deepEqual([...map], [
-    ['a', {}],
-    ['b', { publish: false }],
-  ])
+  t.deepEqual(
+    [...map],
+    [
+      ['a', {}],
+      ['b', { publish: false }],
+    ],
+  )
   t.true(map.delete('a'))
   t.false(map.delete('a'))
   map.clear()
@@ -296,12 +299,16 @@ const subscribe = async (client: Client, mask: string): Promise<void> => {
 }
 const exclude = (client: Client, mask: string): Promise<void> => client.exclude(mask)
 
-test('publish', (t) => verb(t, { publish: ['a/+', 'b/#'] }, ['a/x', 'a/', 'b/x/y'], ['a', 'b', 'a/x/y', 'c', ''], publish))
+test('publish', (t) =>
+  verb(t, { publish: ['a/+', 'b/#'] }, ['a/x', 'a/', 'b/x/y'], ['a', 'b', 'a/x/y', 'c', ''], publish))
 test('publish for one', (t) =>
-  verb(t, { publish: ['a'] }, ['a'], ['b'], (client, topic) => client.publish(topic, 'x', { ack: true, for: 'b' })))
+  verb(t, { publish: ['a'] }, ['a'], ['b'], (client, topic) =>
+    client.publish(topic, 'x', { ack: true, for: 'b' }),
+  ))
 test('publish false', (t) => verb(t, { publish: false }, [], ['a', 'a/b', ''], publish))
 test('publish true', (t) => verb(t, { publish: true }, ['a', 'a/b'], [], publish))
-test('p2p', (t) => verb(t, { p2p: ['a.?', 'b.*'] }, ['a.b', 'b.c'], ['a', 'b', 'a.b.c', 'nobody', 'one'], send))
+test('p2p', (t) =>
+  verb(t, { p2p: ['a.?', 'b.*'] }, ['a.b', 'b.c'], ['a', 'b', 'a.b.c', 'nobody', 'one'], send))
 test('p2p false', (t) => verb(t, { p2p: [] }, [], ['a', 'one', '.broker'], send))
 test('p2p true', (t) => verb(t, { p2p: true }, ['a', 'one'], [], send))
 test('broadcast', (t) =>
@@ -325,7 +332,8 @@ test('calls are messages: without the right there is no call, not even of .broke
   const callee = closing(t, await broker.client('a'))
   const other = closing(t, await broker.client('b'))
   let notified = 0
-  for (const client of [callee, other]) client.serve({ hi: () => 'hi' }, { onNotification: () => (notified += 1) })
+  for (const client of [callee, other])
+    client.serve({ hi: () => 'hi' }, { onNotification: () => (notified += 1) })
   const [one, two] = [await login('one'), await login('two')]
   t.is(await one.call('a', 'hi'), 'hi')
   await rejectsBus(t, () => one.call('b', 'hi'), { ...DENIED, says: ['b'] })
@@ -354,9 +362,12 @@ test('a denied mask beside allowed ones', async (t) => {
   await sender.publish('b', 'denied', { ack: true })
   await sender.publish('a', 'allowed', { ack: true })
   t.deepEqual(await texts(good, 1), ['allowed'])
-  await t.throwsAsync(async () => {
-    for await (const _ of both) t.fail('a denied subscription gave a message')
-  }, { code: 'ERR_BUS_ACCESS' })
+  await t.throwsAsync(
+    async () => {
+      for await (const _ of both) t.fail('a denied subscription gave a message')
+    },
+    { code: 'ERR_BUS_ACCESS' },
+  )
   await rejectsBus(t, () => one.exclude(['x', 'y']), DENIED)
 })
 
@@ -374,7 +385,10 @@ test('what is absent is allowed', async (t) => {
 })
 
 test('edits during many logins are seen whole: one entry or the other', async (t) => {
-  const entries: AaaEntry[] = [{ publish: ['a'], subscribe: ['a'] }, { publish: ['b'], subscribe: ['b'] }]
+  const entries: AaaEntry[] = [
+    { publish: ['a'], subscribe: ['a'] },
+    { publish: ['b'], subscribe: ['b'] },
+  ]
   const map = new AaaMap({ one: entries[0] as AaaEntry })
   const { address } = await guarded(t, map)
   const can = async (run: Promise<unknown>): Promise<boolean> =>

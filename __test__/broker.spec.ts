@@ -1,7 +1,16 @@
 // A broker in the process: where it listens, whom it lists, what it counts, and how it ends.
 
 import { spawnSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, rmSync, readFileSync, statSync, symlinkSync, writeFileSync, existsSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import net from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -29,7 +38,13 @@ import { soon, until } from './support/within'
 
 test('listens from the start wherever it is told, and says where', async (t) => {
   const paths = [socketPath(t), socketPath(t), socketPath(t)] as const
-  const listen: Listen[] = [`unix:${paths[0]}`, paths[1], { url: `unix:${paths[2]}` }, 'tcp://127.0.0.1:0', '127.0.0.1:0']
+  const listen: Listen[] = [
+    `unix:${paths[0]}`,
+    paths[1],
+    { url: `unix:${paths[2]}` },
+    'tcp://127.0.0.1:0',
+    '127.0.0.1:0',
+  ]
   const broker = await startBroker(t, { listen })
   for (const path of paths) {
     t.true(statSync(path).isSocket())
@@ -106,7 +121,10 @@ test('a path that is something else is refused and left alone', async (t) => {
   for (const name of ['file', 'folder', 'link', 'dangling']) {
     await rejectsBus(t, () => broker.listen(at(name)), { code: 'ERR_BUS_ADDRESS', says: [at(name)] })
   }
-  await rejectsBus(t, () => broker.listen(at('no/such/folder')), { code: 'ERR_BUS_ADDRESS', says: [at('no/such')] })
+  await rejectsBus(t, () => broker.listen(at('no/such/folder')), {
+    code: 'ERR_BUS_ADDRESS',
+    says: [at('no/such')],
+  })
   await rejectsBus(t, () => broker.listen(at('x'.repeat(120))), { code: 'ERR_BUS_ADDRESS', says: ['xxx'] })
   t.is(readFileSync(at('file'), 'utf8'), 'mine')
   t.true(statSync(at('folder')).isDirectory())
@@ -145,15 +163,33 @@ test('the file of a socket has the mode that was asked for, whatever the umask',
 
 test('an address that is none is refused and named', async (t) => {
   const broker = await startBroker(t)
-  for (const url of ['', 'unix:', 'nowhere', 'tcp://', 'tcp://127.0.0.1', 'http://127.0.0.1:1', '127.0.0.1:70000', 'inproc:1']) {
+  for (const url of [
+    '',
+    'unix:',
+    'nowhere',
+    'tcp://',
+    'tcp://127.0.0.1',
+    'http://127.0.0.1:1',
+    '127.0.0.1:70000',
+    'inproc:1',
+  ]) {
     const error = await rejectsBus(t, () => broker.listen(url), { code: 'ERR_BUS_ADDRESS' })
     t.true(error.message.includes(url), error.message)
   }
-  await rejectsBus(t, () => broker.listen('tcp://no.such.host.invalid:1'), { code: 'ERR_BUS_ADDRESS', says: ['no.such.host'] })
+  await rejectsBus(t, () => broker.listen('tcp://no.such.host.invalid:1'), {
+    code: 'ERR_BUS_ADDRESS',
+    says: ['no.such.host'],
+  })
   // An address of nobody on this machine.
-  await rejectsBus(t, () => broker.listen('tcp://192.0.2.1:0'), { code: 'ERR_BUS_ADDRESS', says: ['192.0.2.1'] })
+  await rejectsBus(t, () => broker.listen('tcp://192.0.2.1:0'), {
+    code: 'ERR_BUS_ADDRESS',
+    says: ['192.0.2.1'],
+  })
   for (const listen of [undefined, null, 7, {}, { url: 7 }]) {
-    await rejectsBus(t, () => broker.listen(listen as unknown as Listen), { code: 'ERR_BUS_ARGUMENT', says: ['url'] })
+    await rejectsBus(t, () => broker.listen(listen as unknown as Listen), {
+      code: 'ERR_BUS_ARGUMENT',
+      says: ['url'],
+    })
   }
 })
 
@@ -240,7 +276,10 @@ test('options of a listener out of range are named', async (t) => {
   for (const options of wrong) {
     const path = socketPath(t)
     const [name] = Object.keys(options) as [string]
-    await rejectsBus(t, () => broker.listen({ url: path, ...options }), { code: 'ERR_BUS_ARGUMENT', says: [name] })
+    await rejectsBus(t, () => broker.listen({ url: path, ...options }), {
+      code: 'ERR_BUS_ARGUMENT',
+      says: [name],
+    })
     t.false(existsSync(path))
   }
   await rejectsBus(t, () => broker.close({ drain: -1 }), { code: 'ERR_BUS_ARGUMENT', says: ['drain'] })
@@ -387,42 +426,51 @@ test('names of clients are checked, and taken once', async (t) => {
   closing(t, await broker.client('one'))
 })
 
-overEach(SOCKETS, 'with forceRegister a new client takes the name from its holder', async (t, bus) => {
-  const first = await bus.open('one')
-  const second = await bus.open('one')
-  isBusError(t, await soon(first.closed, 'the first is out'), { code: 'ERR_BUS_DISCONNECTED' })
-  const sender = await bus.open('sender')
-  const inbox = second.messages()
-  await sender.send('one', 'to the second', { ack: true })
-  t.deepEqual(await texts(inbox, 1), ['to the second'])
-}, { forceRegister: true })
+overEach(
+  SOCKETS,
+  'with forceRegister a new client takes the name from its holder',
+  async (t, bus) => {
+    const first = await bus.open('one')
+    const second = await bus.open('one')
+    isBusError(t, await soon(first.closed, 'the first is out'), { code: 'ERR_BUS_DISCONNECTED' })
+    const sender = await bus.open('sender')
+    const inbox = second.messages()
+    await sender.send('one', 'to the second', { ack: true })
+    t.deepEqual(await texts(inbox, 1), ['to the second'])
+  },
+  { forceRegister: true },
+)
 
 // ---- forceDisconnect
 
-overEach(SOCKETS, 'forceDisconnect ends a client and its secondaries, and it may come again', async (t, bus) => {
-  const one = await bus.open('one')
-  const [second, third] = [closing(t, await one.secondary()), closing(t, await one.secondary())]
-  const other = await bus.open('one.other')
-  const inbox = one.messages()
-  // A secondary alone goes alone.
-  t.true(bus.broker.forceDisconnect(second.name))
-  isBusError(t, await soon(second.closed, 'a secondary is out'), { code: 'ERR_BUS_DISCONNECTED' })
-  await one.rtt()
-  await third.rtt()
-  t.true(bus.broker.forceDisconnect('one'))
-  for (const client of [one, third]) {
-    isBusError(t, await soon(client.closed, `${client.name} is out`), {
-      code: 'ERR_BUS_DISCONNECTED',
-      says: [client.name],
-    })
-    t.false(client.connected)
-    throwsBus(t, () => client.send('x', 'y'), { code: 'ERR_BUS_DISCONNECTED' })
-  }
-  await t.throwsAsync(next(inbox), { code: 'ERR_BUS_DISCONNECTED' })
-  await other.rtt()
-  const again = await bus.open('one')
-  await again.rtt()
-})
+overEach(
+  SOCKETS,
+  'forceDisconnect ends a client and its secondaries, and it may come again',
+  async (t, bus) => {
+    const one = await bus.open('one')
+    const [second, third] = [closing(t, await one.secondary()), closing(t, await one.secondary())]
+    const other = await bus.open('one.other')
+    const inbox = one.messages()
+    // A secondary alone goes alone.
+    t.true(bus.broker.forceDisconnect(second.name))
+    isBusError(t, await soon(second.closed, 'a secondary is out'), { code: 'ERR_BUS_DISCONNECTED' })
+    await one.rtt()
+    await third.rtt()
+    t.true(bus.broker.forceDisconnect('one'))
+    for (const client of [one, third]) {
+      isBusError(t, await soon(client.closed, `${client.name} is out`), {
+        code: 'ERR_BUS_DISCONNECTED',
+        says: [client.name],
+      })
+      t.false(client.connected)
+      throwsBus(t, () => client.send('x', 'y'), { code: 'ERR_BUS_DISCONNECTED' })
+    }
+    await t.throwsAsync(next(inbox), { code: 'ERR_BUS_DISCONNECTED' })
+    await other.rtt()
+    const again = await bus.open('one')
+    await again.rtt()
+  },
+)
 
 test('forceDisconnect of nobody, and of a client in the process', async (t) => {
   const broker = await startBroker(t)
@@ -456,7 +504,9 @@ overEach(ALL, 'arrivals and departures are told, secondaries included', async (t
 
 test('denials are told, one event for many, with a count', async (t) => {
   const path = socketPath(t)
-  const aaa = new AaaMap({ narrow: { publish: ['a/#'], subscribe: ['a/#'], p2p: [], broadcast: [], exclude: [] } })
+  const aaa = new AaaMap({
+    narrow: { publish: ['a/#'], subscribe: ['a/#'], p2p: [], broadcast: [], exclude: [] },
+  })
   const broker = await startBroker(t, { listen: [path], aaa })
   const events: DeniedEvent[] = []
   broker.on('denied', (event) => events.push(event))
@@ -563,28 +613,36 @@ async function rawLogin(t: ExecutionContext, path: string, name: string): Promis
 
 // ---- closing
 
-overEach(SOCKETS, '400 acknowledged messages for a client that reads all arrive, though the broker closes', async (t, bus) => {
-  const [sender, receiver] = [await bus.open('sender'), await bus.open('receiver')]
-  const inbox = receiver.messages()
-  const payload = 'x'.repeat(1_000)
-  await Promise.all(Array.from({ length: 400 }, (_, index) => sender.send('receiver', `${index} ${payload}`, { ack: true })))
-  const closed = bus.broker.close()
-  const received: string[] = []
-  await t.throwsAsync(
-    soon(
-      (async () => {
-        for await (const message of inbox) received.push(message.text().split(' ')[0] as string)
-      })(),
-      'the end',
-    ),
-    { code: 'ERR_BUS_DISCONNECTED' },
-  )
-  t.deepEqual(
-    received,
-    Array.from({ length: 400 }, (_, index) => String(index)),
-  )
-  await soon(closed, 'the broker is closed')
-})
+overEach(
+  SOCKETS,
+  '400 acknowledged messages for a client that reads all arrive, though the broker closes',
+  async (t, bus) => {
+    const [sender, receiver] = [await bus.open('sender'), await bus.open('receiver')]
+    const inbox = receiver.messages()
+    const payload = 'x'.repeat(1_000)
+    await Promise.all(
+      Array.from({ length: 400 }, (_, index) =>
+        sender.send('receiver', `${index} ${payload}`, { ack: true }),
+      ),
+    )
+    const closed = bus.broker.close()
+    const received: string[] = []
+    await t.throwsAsync(
+      soon(
+        (async () => {
+          for await (const message of inbox) received.push(message.text().split(' ')[0] as string)
+        })(),
+        'the end',
+      ),
+      { code: 'ERR_BUS_DISCONNECTED' },
+    )
+    t.deepEqual(
+      received,
+      Array.from({ length: 400 }, (_, index) => String(index)),
+    )
+    await soon(closed, 'the broker is closed')
+  },
+)
 
 test('400 acknowledged messages for a client in the process all arrive, though the broker closes', async (t) => {
   const bus = await startBus(t, 'unix')
@@ -608,7 +666,10 @@ test('400 acknowledged messages for a client in the process all arrive, though t
 
 test('what a client in the process sent to another in the same turn arrives, though the broker closes', async (t) => {
   const broker = await startBroker(t)
-  const [sender, receiver] = [closing(t, await broker.client('sender')), closing(t, await broker.client('receiver'))]
+  const [sender, receiver] = [
+    closing(t, await broker.client('sender')),
+    closing(t, await broker.client('receiver')),
+  ]
   const received: string[] = []
   receiver.messages({ callback: (message) => received.push(message.text()) })
   for (let index = 0; index < 400; index += 1) sender.send('receiver', String(index))
@@ -706,7 +767,8 @@ test('a hundred brokers, one after the other, leave no file and no descriptor', 
   const folder = mkdtempSync(join(tmpdir(), 'elbus-'))
   t.teardown(() => rmSync(folder, { recursive: true, force: true }))
   const path = join(folder, 'bus.sock')
-  const descriptors = (): number => Number(spawnSync('sh', ['-c', `ls /proc/${process.pid}/fd | wc -l`]).stdout.toString())
+  const descriptors = (): number =>
+    Number(spawnSync('sh', ['-c', `ls /proc/${process.pid}/fd | wc -l`]).stdout.toString())
   const round = async (): Promise<void> => {
     const broker = await Broker.start({ listen: [path], workers: 1 })
     const client = await connect(path, { name: 'one' })

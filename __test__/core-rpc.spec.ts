@@ -4,8 +4,8 @@ import test from 'ava'
 import { AaaMap, connect, type RpcError } from 'elbus-node'
 import { reasonOf, rejectsBus } from './support/bus-error'
 import { next } from './support/messages'
-import { ALL, closing, overEach, startBroker, startBus } from './support/transports'
 import { socketPath } from './support/temp'
+import { ALL, closing, overEach, startBroker, startBus } from './support/transports'
 import { until } from './support/within'
 
 interface Listed {
@@ -39,13 +39,13 @@ overEach(ALL, 'stats are those of the broker', async (t, bus) => {
   const stats = await client.call<Record<string, number>>('.broker', 'stats')
   t.deepEqual(Object.keys(stats), ['uptime', 'r_frames', 'r_bytes', 'w_frames', 'w_bytes'])
   t.true(Object.values(stats).every((value) => Number.isInteger(value) && value >= 0))
-  t.true((stats['r_frames'] as number) >= 2)
-  t.true((stats['r_bytes'] as number) >= 1_000)
+  t.true((stats.r_frames as number) >= 2)
+  t.true((stats.r_bytes as number) >= 1_000)
   const { received, sent, uptime } = bus.broker.stats()
-  t.true(received.frames >= (stats['r_frames'] as number))
-  t.true(sent.bytes >= (stats['w_bytes'] as number))
+  t.true(received.frames >= (stats.r_frames as number))
+  t.true(sent.bytes >= (stats.w_bytes as number))
   // The wire counts in seconds, the API in milliseconds.
-  t.true(uptime + 1 >= (stats['uptime'] as number) * 1_000)
+  t.true(uptime + 1 >= (stats.uptime as number) * 1_000)
 })
 
 overEach(ALL, 'client.list tells who is there, by name', async (t, bus) => {
@@ -65,7 +65,10 @@ overEach(ALL, 'client.list tells who is there, by name', async (t, bus) => {
   t.deepEqual(Object.keys(entry), [
     ...['name', 'kind', 'source', 'port', 'r_frames', 'r_bytes', 'w_frames', 'w_bytes', 'queue', 'instances'],
   ])
-  t.is(entry.kind, { unix: 'local_ipc', tcp: 'tcp', inproc: 'internal', 'broker.client': 'internal' }[bus.transport])
+  t.is(
+    entry.kind,
+    { unix: 'local_ipc', tcp: 'tcp', inproc: 'internal', 'broker.client': 'internal' }[bus.transport],
+  )
   t.is(entry.source === null, bus.transport !== 'tcp')
   t.is(entry.port === null, bus.transport === 'inproc' || bus.transport === 'broker.client')
   const [same] = bus.broker.clients('one')

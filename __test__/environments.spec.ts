@@ -10,13 +10,16 @@ import { rejectsBus } from './support/bus-error'
 import { start } from './support/child'
 import type { Job } from './support/environments-worker'
 import { next } from './support/messages'
+import { prepareForThreads, THREAD_OPTIONS } from './support/node-20'
 import { isShortRun } from './support/skip'
 import { socketPath } from './support/temp'
 import { ALL, closing, overEach, startBroker, startBus } from './support/transports'
 import { soon, until } from './support/within'
 
+prepareForThreads()
+
 /** Set for a long run: 1,000 threads are terminated instead of 50. */
-const isLongRun = process.env['ELBUS_LONG'] === '1'
+const isLongRun = process.env.ELBUS_LONG === '1'
 
 /** A thread, ended when the test is over; resolves with its first message. */
 async function thread(t: ExecutionContext, workerData: Job): Promise<[Worker, unknown]> {
@@ -101,7 +104,12 @@ const ROUNDS = isLongRun ? 1_000 : isShortRun ? 10 : 50
 test(`threads terminated in the middle of their traffic end nothing but themselves: ${ROUNDS} times`, async (t) => {
   t.timeout(isLongRun ? 1_800_000 : 180_000)
   const most = isLongRun ? 1_800_000 : 180_000
-  const { code, signal, stdout, stderr } = await start(t, 'environments-program', ['terminated', socketPath(t), String(ROUNDS)], { most }).ended
+  const { code, signal, stdout, stderr } = await start(
+    t,
+    'environments-program',
+    ['terminated', socketPath(t), String(ROUNDS)],
+    { node: THREAD_OPTIONS, most },
+  ).ended
   t.deepEqual([code, signal], [0, null], stderr)
   t.deepEqual(JSON.parse(stdout), { clients: ['.broker', 'main', 'second'], echo: 1 })
   t.is(stderr, '')
@@ -111,7 +119,12 @@ test('a thread that owns a broker is terminated: its clients learn it, and its s
   t.timeout(120_000)
   const path = socketPath(t)
   const rounds = isShortRun ? 5 : 20
-  const { code, signal, stdout, stderr } = await start(t, 'environments-program', ['owners', path, String(rounds)]).ended
+  const { code, signal, stdout, stderr } = await start(
+    t,
+    'environments-program',
+    ['owners', path, String(rounds)],
+    { node: THREAD_OPTIONS },
+  ).ended
   t.deepEqual([code, signal], [0, null], stderr)
   t.deepEqual(JSON.parse(stdout), { ends: ['ERR_BUS_ADDRESS', 'ERR_BUS_DISCONNECTED'], count: 3 * rounds })
   t.false(existsSync(path))
@@ -119,58 +132,71 @@ test('a thread that owns a broker is terminated: its clients learn it, and its s
 
 test('the package is loaded many times in one process, and each copy works', async (t) => {
   const rounds = 20
-  const { code, signal, stdout, stderr } = await start(t, 'environments-program', ['reloaded', socketPath(t), String(rounds)]).ended
+  const { code, signal, stdout, stderr } = await start(t, 'environments-program', [
+    'reloaded',
+    socketPath(t),
+    String(rounds),
+  ]).ended
   t.deepEqual([code, signal], [0, null], stderr)
   t.deepEqual(JSON.parse(stdout), { received: 2 * rounds, clients: rounds / 2 })
   t.is(stderr, '')
 })
 
-overEach(ALL, 'the memory of a message is not transferred to a thread, and trying to breaks nothing', async (t, bus) => {
-  const [sender, receiver] = [await bus.open('sender'), await bus.open('receiver')]
-  receiver.serve({ size: (params: Uint8Array) => params.length, same: (params: Uint8Array) => params }, { raw: true })
-  const [worker] = await thread(t, { job: 'serve', address: bus.address, name: 'thread' })
-  const transfers = (bytes: Uint8Array): void => {
-    const buffer = bytes.buffer as ArrayBuffer
-    for (const transfer of [
-      () => worker.postMessage(bytes, [buffer]),
-      () => structuredClone(bytes, { transfer: [buffer] }),
-    ]) {
-      // Node 20 copies what must not be transferred, later ones throw; it is not detached in either case.
-      try {
-        transfer()
-      } catch (error) {
-        t.is((error as Error).name, 'DataCloneError')
+overEach(
+  ALL,
+  'the memory of a message is not transferred to a thread, and trying to breaks nothing',
+  async (t, bus) => {
+    const [sender, receiver] = [await bus.open('sender'), await bus.open('receiver')]
+    receiver.serve(
+      { size: (params: Uint8Array) => params.length, same: (params: Uint8Array) => params },
+      { raw: true },
+    )
+    const [worker] = await thread(t, { job: 'serve', address: bus.address, name: 'thread' })
+    const transfers = (bytes: Uint8Array): void => {
+      const buffer = bytes.buffer as ArrayBuffer
+      for (const transfer of [
+        () => worker.postMessage(bytes, [buffer]),
+        () => structuredClone(bytes, { transfer: [buffer] }),
+      ]) {
+        // Node 20 copies what must not be transferred, later ones throw; it is not detached in either case.
+        try {
+          transfer()
+        } catch (error) {
+          t.is((error as Error).name, 'DataCloneError')
+        }
+        t.true(buffer.byteLength > 0)
       }
-      t.true(buffer.byteLength > 0)
     }
-  }
-  const received: Message[] = []
-  await receiver.subscribe('t', {
-    callback: (message) => {
-      transfers(message.data)
-      received.push(message)
-    },
-  }).ready
-  const sizes = [1, 100, 9_000, 100_000, 1_000_000]
-  for (const size of sizes) {
-    await sender.publish('t', new Uint8Array(size).fill(7), { ack: true })
-    const result = await sender.call<Uint8Array>('receiver', 'same', new Uint8Array(size).fill(8), { raw: true })
-    transfers(result)
-    t.is(result.length, size)
-    t.true(result.every((byte) => byte === 8))
-  }
-  await until(() => received.length === sizes.length, 'all messages arrive')
-  t.deepEqual(
-    received.map(({ data }) => data.length),
-    sizes,
-  )
-  t.true(received.every(({ data }) => data.every((byte) => byte === 7)))
-  // A copy is one's own, and goes.
-  const copy = received[3]?.copy() as Uint8Array
-  worker.postMessage(copy, [copy.buffer as ArrayBuffer])
-  t.is(copy.length, 0)
-  t.is(await sender.call('receiver', 'size', new Uint8Array(5)), 5)
-})
+    const received: Message[] = []
+    await receiver.subscribe('t', {
+      callback: (message) => {
+        transfers(message.data)
+        received.push(message)
+      },
+    }).ready
+    const sizes = [1, 100, 9_000, 100_000, 1_000_000]
+    for (const size of sizes) {
+      await sender.publish('t', new Uint8Array(size).fill(7), { ack: true })
+      const result = await sender.call<Uint8Array>('receiver', 'same', new Uint8Array(size).fill(8), {
+        raw: true,
+      })
+      transfers(result)
+      t.is(result.length, size)
+      t.true(result.every((byte) => byte === 8))
+    }
+    await until(() => received.length === sizes.length, 'all messages arrive')
+    t.deepEqual(
+      received.map(({ data }) => data.length),
+      sizes,
+    )
+    t.true(received.every(({ data }) => data.every((byte) => byte === 7)))
+    // A copy is one's own, and goes.
+    const copy = received[3]?.copy() as Uint8Array
+    worker.postMessage(copy, [copy.buffer as ArrayBuffer])
+    t.is(copy.length, 0)
+    t.is(await sender.call('receiver', 'size', new Uint8Array(5)), 5)
+  },
+)
 
 test('two environments take turns with one name', async (t) => {
   const broker = await startBroker(t)
@@ -189,7 +215,13 @@ test('two environments take turns with one name', async (t) => {
 test('an address of a broker that is none, or is closed', async (t) => {
   const broker = await startBroker(t)
   await broker.close()
-  for (const address of [broker.address, 'inproc:999999', 'inproc:4294967296', 'inproc:99999999999', 'inproc:x']) {
+  for (const address of [
+    broker.address,
+    'inproc:999999',
+    'inproc:4294967296',
+    'inproc:99999999999',
+    'inproc:x',
+  ]) {
     await rejectsBus(t, () => connect(address, { name: 'x' }), { code: 'ERR_BUS_ADDRESS' })
   }
 })

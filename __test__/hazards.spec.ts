@@ -9,7 +9,7 @@ import { ALL, type Bus, overEach, SOCKETS, startBus, type Transport } from './su
 import { soon, until } from './support/within'
 
 /** Set for a long run: 10 million messages instead of one. */
-const isLongRun = process.env['ELBUS_LONG'] === '1'
+const isLongRun = process.env.ELBUS_LONG === '1'
 
 async function pair(bus: Bus): Promise<[sender: Client, receiver: Client]> {
   return [await bus.open('sender'), await bus.open('receiver')]
@@ -64,7 +64,8 @@ overEach(ALL, 'a handler that throws costs no other call', async (t, bus) => {
     Promise.allSettled(Array.from({ length: 1_000 }, (_, index) => sender.call('receiver', 'odd', index))),
     'all answers',
   )
-  for (const [index, result] of results.entries()) t.is(result.status, index % 2 === 1 ? 'rejected' : 'fulfilled')
+  for (const [index, result] of results.entries())
+    t.is(result.status, index % 2 === 1 ? 'rejected' : 'fulfilled')
   t.is(faults.length, 500)
 })
 
@@ -226,23 +227,27 @@ alone(ALL, 'a loop over an iterator that feeds itself lets timers fire', async (
   t.true(messages > 10 && messages < 30_000_000)
 })
 
-alone(['broker.client'], 'acknowledged messages one after the other, without end, let timers fire', async (t, bus) => {
-  const [sender, receiver] = await pair(bus)
-  receiver.messages({ callback: () => undefined })
-  let going = true
-  let acknowledged = 0
-  const loop = (async () => {
-    while (going && acknowledged < 30_000_000) {
-      await sender.send('receiver', 'x', { ack: true })
-      acknowledged += 1
-    }
-  })()
-  await fires('acknowledgements', () => {
-    going = false
-  })
-  await soon(loop, 'the last one')
-  t.true(acknowledged > 10 && acknowledged < 30_000_000)
-})
+alone(
+  ['broker.client'],
+  'acknowledged messages one after the other, without end, let timers fire',
+  async (t, bus) => {
+    const [sender, receiver] = await pair(bus)
+    receiver.messages({ callback: () => undefined })
+    let going = true
+    let acknowledged = 0
+    const loop = (async () => {
+      while (going && acknowledged < 30_000_000) {
+        await sender.send('receiver', 'x', { ack: true })
+        acknowledged += 1
+      }
+    })()
+    await fires('acknowledgements', () => {
+      going = false
+    })
+    await soon(loop, 'the last one')
+    t.true(acknowledged > 10 && acknowledged < 30_000_000)
+  },
+)
 
 alone(SOCKETS, 'a flood at one client lets another of its thread have its turn', async (t, bus) => {
   const [flooder, flooded] = await pair(bus)
@@ -259,7 +264,8 @@ alone(SOCKETS, 'a flood at one client lets another of its thread have its turn',
     }
   })()
   beside.serve({ echo: (params: unknown) => params })
-  for (let index = 0; index < 200; index += 1) t.is(await soon(beside.call('beside', 'echo', index), 'a call'), index)
+  for (let index = 0; index < 200; index += 1)
+    t.is(await soon(beside.call('beside', 'echo', index), 'a call'), index)
   await until(() => turns > 20, 'the flood goes on')
   going = false
   await flood
@@ -315,24 +321,29 @@ const COUNT = isLongRun ? 10_000_000 : isShortRun ? 200_000 : 1_000_000
 const MIB = 1 << 20
 
 for (const way of ['inside', 'iterator', 'socket']) {
-  testIf(hasProc)(`${COUNT} messages through one subscription take no more memory than a tenth of them: ${way}`, async (t) => {
-    t.timeout(isLongRun ? 600_000 : 120_000)
-    const args = ['messages', socketPath(t), way, String(COUNT)]
-    const { code, stdout, stderr } = await start(t, 'hazards-program', args, { most: isLongRun ? 600_000 : 120_000 }).ended
-    t.is(code, 0, stderr)
-    const { received, lost, complete, peaks } = JSON.parse(stdout) as {
-      received: number
-      lost: number
-      complete: boolean
-      peaks: number[]
-    }
-    t.true(complete)
-    t.is(received + lost, COUNT)
-    t.is(lost, 0, 'a sender that waits for drained() loses nothing')
-    t.true(Math.max(...peaks) <= 150 * MIB, stdout)
-    // V8's heap finds its size in the first tenths; from there on nothing is added.
-    t.true((peaks[9] as number) - (peaks[4] as number) <= 24 * MIB, stdout)
-  })
+  testIf(hasProc)(
+    `${COUNT} messages through one subscription take no more memory than a tenth of them: ${way}`,
+    async (t) => {
+      t.timeout(isLongRun ? 600_000 : 120_000)
+      const args = ['messages', socketPath(t), way, String(COUNT)]
+      const { code, stdout, stderr } = await start(t, 'hazards-program', args, {
+        most: isLongRun ? 600_000 : 120_000,
+      }).ended
+      t.is(code, 0, stderr)
+      const { received, lost, complete, peaks } = JSON.parse(stdout) as {
+        received: number
+        lost: number
+        complete: boolean
+        peaks: number[]
+      }
+      t.true(complete)
+      t.is(received + lost, COUNT)
+      t.is(lost, 0, 'a sender that waits for drained() loses nothing')
+      t.true(Math.max(...peaks) <= 150 * MIB, stdout)
+      // V8's heap finds its size in the first tenths; from there on nothing is added.
+      t.true((peaks[9] as number) - (peaks[4] as number) <= 24 * MIB, stdout)
+    },
+  )
 }
 
 for (const way of ['inside', 'socket']) {
@@ -350,7 +361,8 @@ for (const way of ['inside', 'socket']) {
 test('clients and brokers that nobody keeps and nobody closed do no harm when they are collected', async (t) => {
   t.timeout(120_000)
   const args = ['garbage', socketPath(t), '', isShortRun ? '20' : '60']
-  const { code, signal, stdout, stderr } = await start(t, 'hazards-program', args, { node: ['--expose-gc'] }).ended
+  const { code, signal, stdout, stderr } = await start(t, 'hazards-program', args, { node: ['--expose-gc'] })
+    .ended
   t.deepEqual([code, signal], [0, null], stderr)
   t.deepEqual(JSON.parse(stdout), { alive: true, received: true })
 })

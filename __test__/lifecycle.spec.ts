@@ -51,7 +51,14 @@ test('the exit code of the program is kept', async (t) => {
   t.regex(stdout, /bye 7\n$/)
 })
 
-for (const scenario of ['listens', 'listens, unreachable', 'socket client', 'connected inproc', 'ref client', 'awaited call']) {
+for (const scenario of [
+  'listens',
+  'listens, unreachable',
+  'socket client',
+  'connected inproc',
+  'ref client',
+  'awaited call',
+]) {
   test(`the process goes on: ${scenario}`, async (t) => {
     const path = socketPath(t)
     if (scenario === 'socket client') await startBroker(t, { listen: [path] })
@@ -94,11 +101,14 @@ test('a broker whose process is killed tells its clients by the end of the conne
   await soon(program.line('running'), 'it runs')
   const client = await connect(path, { name: 'here' })
   t.teardown(() => client.close())
-  const call = client.call('one', 'nothing', null, { timeout: Number.POSITIVE_INFINITY }).catch((error: unknown) => error)
+  const call = client
+    .call('one', 'nothing', null, { timeout: Number.POSITIVE_INFINITY })
+    .catch((error: unknown) => error)
   await call
   program.kill('SIGKILL')
-  t.is((await soon(client.closed, 'the client knows') as { code?: string }).code, 'ERR_BUS_DISCONNECTED')
-  // The file it left is replaced by whoever comes next.
+  t.is(((await soon(client.closed, 'the client knows')) as { code?: string }).code, 'ERR_BUS_DISCONNECTED')
+  // The file it left is replaced by whoever comes next, once the system has closed all it had.
+  await soon(program.ended, 'it has ended')
   t.true(existsSync(path))
   const broker = await Broker.start({ listen: [path] })
   await broker.close()

@@ -80,9 +80,14 @@ overEach(ALL, 'no params are undefined, and so is no result', async (t, bus) => 
 overEach(ALL, 'params and results around every size limit', async (t, bus) => {
   const [caller, callee] = await pair(bus)
   callee.serve({ echo: (params: unknown) => params })
-  for (const size of [1, 24, 8_180, 8_192, 8_200, 65_500, 65_536, 65_600, 262_100, 262_144, 262_200, 2_000_000]) {
+  for (const size of [
+    1, 24, 8_180, 8_192, 8_200, 65_500, 65_536, 65_600, 262_100, 262_144, 262_200, 2_000_000,
+  ]) {
     const bytes = new Uint8Array(size).map((_, index) => index * 31 + size)
-    const { back } = await soon(caller.call<{ back: Uint8Array }>('callee', 'echo', { back: bytes }), `${size}`)
+    const { back } = await soon(
+      caller.call<{ back: Uint8Array }>('callee', 'echo', { back: bytes }),
+      `${size}`,
+    )
     t.is(Buffer.compare(back, bytes), 0, `${size} bytes`)
   }
 })
@@ -223,33 +228,37 @@ test('as many calls as there are numbers can be awaited, one more is refused', a
 
 // ---- failures
 
-overEach(ALL, 'what a handler throws stays with its owner: the caller sees an internal error', async (t, bus) => {
-  const [caller, callee] = await pair(bus)
-  const faults = faultsOf(callee)
-  const thrown: unknown[] = [new Error('a secret'), 'a string', null, undefined, 7, { toString: 1 }]
-  callee.serve({
-    throws: (index: number) => {
-      throw thrown[index]
-    },
-    rejects: async (index: number) => {
-      throw thrown[index]
-    },
-  })
-  for (const method of ['throws', 'rejects']) {
-    for (const index of thrown.keys()) {
-      const error = await rejectsBus(t, () => caller.call('callee', method, index), {
-        code: 'ERR_BUS_RPC',
-        wireCode: undefined,
-      })
-      t.true(error instanceof RpcError)
-      t.is((error as RpcError).rpcCode, -32603)
-      t.is((error as RpcError).data, undefined)
-      t.false(error.message.includes('secret'))
+overEach(
+  ALL,
+  'what a handler throws stays with its owner: the caller sees an internal error',
+  async (t, bus) => {
+    const [caller, callee] = await pair(bus)
+    const faults = faultsOf(callee)
+    const thrown: unknown[] = [new Error('a secret'), 'a string', null, undefined, 7, { toString: 1 }]
+    callee.serve({
+      throws: (index: number) => {
+        throw thrown[index]
+      },
+      rejects: async (index: number) => {
+        throw thrown[index]
+      },
+    })
+    for (const method of ['throws', 'rejects']) {
+      for (const index of thrown.keys()) {
+        const error = await rejectsBus(t, () => caller.call('callee', method, index), {
+          code: 'ERR_BUS_RPC',
+          wireCode: undefined,
+        })
+        t.true(error instanceof RpcError)
+        t.is((error as RpcError).rpcCode, -32603)
+        t.is((error as RpcError).data, undefined)
+        t.false(error.message.includes('secret'))
+      }
     }
-  }
-  t.deepEqual(faults, [...thrown, ...thrown])
-  t.true(callee.connected)
-})
+    t.deepEqual(faults, [...thrown, ...thrown])
+    t.true(callee.connected)
+  },
+)
 
 overEach(ALL, 'with exposeErrors the caller sees the text', async (t, bus) => {
   const [caller, callee] = await pair(bus)
@@ -313,9 +322,15 @@ overEach(ALL, 'an RpcError comes through with its code and data, and is no fault
     }
   }
   for (const code of [-32768, -32602, -1, 0, 1, 255, 32767]) {
-    t.like(await reasonOf(caller.call('callee', 'fail', [code, 'nothing'])), { rpcCode: code, wireCode: undefined })
+    t.like(await reasonOf(caller.call('callee', 'fail', [code, 'nothing'])), {
+      rpcCode: code,
+      wireCode: undefined,
+    })
   }
-  t.like(await reasonOf(caller.call('callee', 'fail', [-32121, 'nothing'])), { rpcCode: -32121, wireCode: 0x79 })
+  t.like(await reasonOf(caller.call('callee', 'fail', [-32121, 'nothing'])), {
+    rpcCode: -32121,
+    wireCode: 0x79,
+  })
   t.deepEqual(faults, [])
 })
 
@@ -326,7 +341,9 @@ overEach(ALL, 'a number as the data of an RpcError comes through as a number', a
       throw new RpcError(1, data)
     },
   })
-  for (const data of [0, 1, 65, 127, 128, 150, 191, 200, 32_768, 65_535, 65_536, -1, -32, -65, -100, -128, 1e10]) {
+  for (const data of [
+    0, 1, 65, 127, 128, 150, 191, 200, 32_768, 65_535, 65_536, -1, -32, -65, -100, -128, 1e10,
+  ]) {
     t.like(await reasonOf(caller.call('callee', 'fail', data)), { data })
   }
 })
@@ -351,22 +368,26 @@ overEach(ALL, 'nobody of that name, nobody who serves, no such method', async (t
   t.is(await caller.call('callee', 'y'), 1)
 })
 
-overEach(ALL, 'params that are no MessagePack are answered with a parse error, and the handler does not run', async (t, bus) => {
-  const [caller, callee] = await pair(bus)
-  let runs = 0
-  callee.serve({ count: () => (runs += 1) })
-  for (const bytes of [[0xc1], [1, 2], [0xdd, 0xff, 0xff, 0xff, 0xff], [0xa5, 0x61]]) {
-    t.like(await reasonOf(caller.call('callee', 'count', Uint8Array.from(bytes))), { rpcCode: -32700 })
-  }
-  t.is(runs, 0)
-  t.is(await caller.call('callee', 'count', [1]), 1)
-})
+overEach(
+  ALL,
+  'params that are no MessagePack are answered with a parse error, and the handler does not run',
+  async (t, bus) => {
+    const [caller, callee] = await pair(bus)
+    let runs = 0
+    callee.serve({ count: () => (runs += 1) })
+    for (const bytes of [[0xc1], [1, 2], [0xdd, 0xff, 0xff, 0xff, 0xff], [0xa5, 0x61]]) {
+      t.like(await reasonOf(caller.call('callee', 'count', Uint8Array.from(bytes))), { rpcCode: -32700 })
+    }
+    t.is(runs, 0)
+    t.is(await caller.call('callee', 'count', [1]), 1)
+  },
+)
 
 overEach(ALL, 'params and results that cannot be encoded are told at once', async (t, bus) => {
   const [caller, callee] = await pair(bus)
   const faults = faultsOf(callee)
   const circular: Record<string, unknown> = {}
-  circular['self'] = circular
+  circular.self = circular
   const unsendable = { function: () => 1, symbol: Symbol('s'), circular }
   let runs = 0
   callee.serve({
@@ -386,20 +407,27 @@ overEach(ALL, 'params and results that cannot be encoded are told at once', asyn
   t.true(faults.every((fault) => (fault as BusError).code === 'ERR_BUS_PAYLOAD'))
 })
 
-overEach(SOCKETS, 'params larger than a frame reject at once, and a result larger than a frame fails the call', async (t, bus) => {
-  const options = { frameBytes: 100_000 }
-  const caller = closing(t, await connect(bus.address, { name: 'caller', ...options }))
-  const callee = closing(t, await connect(bus.address, { name: 'callee', ...options }))
-  const faults = faultsOf(callee)
-  callee.serve({ make: (size: number) => new Uint8Array(size), size: (bytes: Uint8Array) => bytes.length }, { raw: false })
-  await rejectsBus(t, () => caller.call('callee', 'size', { bytes: new Uint8Array(200_000) }), {
-    code: 'ERR_BUS_PAYLOAD',
-  })
-  t.like(await reasonOf(caller.call('callee', 'make', 200_000, { timeout: 10_000 })), { rpcCode: -32603 })
-  t.is(faults.length, 1)
-  t.true(callee.connected && caller.connected)
-  t.is((await caller.call<Uint8Array>('callee', 'make', 50_000, { raw: true })).length, 50_000)
-})
+overEach(
+  SOCKETS,
+  'params larger than a frame reject at once, and a result larger than a frame fails the call',
+  async (t, bus) => {
+    const options = { frameBytes: 100_000 }
+    const caller = closing(t, await connect(bus.address, { name: 'caller', ...options }))
+    const callee = closing(t, await connect(bus.address, { name: 'callee', ...options }))
+    const faults = faultsOf(callee)
+    callee.serve(
+      { make: (size: number) => new Uint8Array(size), size: (bytes: Uint8Array) => bytes.length },
+      { raw: false },
+    )
+    await rejectsBus(t, () => caller.call('callee', 'size', { bytes: new Uint8Array(200_000) }), {
+      code: 'ERR_BUS_PAYLOAD',
+    })
+    t.like(await reasonOf(caller.call('callee', 'make', 200_000, { timeout: 10_000 })), { rpcCode: -32603 })
+    t.is(faults.length, 1)
+    t.true(callee.connected && caller.connected)
+    t.is((await caller.call<Uint8Array>('callee', 'make', 50_000, { raw: true })).length, 50_000)
+  },
+)
 
 test('a client with rpc: false neither calls nor serves', async (t) => {
   const bus = await startBus(t, 'unix')
@@ -411,15 +439,19 @@ test('a client with rpc: false neither calls nor serves', async (t) => {
 
 // ---- bounds of a call
 
-overEach(ALL, 'a handler that never resolves costs its caller the timeout, and nobody else anything', async (t, bus) => {
-  const [caller, callee] = await pair(bus)
-  const server = callee.serve({ never: () => new Promise(() => undefined), now: () => 'now' })
-  const call = caller.call('callee', 'never', undefined, { timeout: 30 })
-  t.is(await caller.call('callee', 'now'), 'now')
-  isBusError(t, await reasonOf(call), { code: 'ERR_BUS_TIMEOUT', wireCode: undefined, says: ['callee'] })
-  t.is(await caller.call('callee', 'now'), 'now')
-  t.is(server.active, 1)
-})
+overEach(
+  ALL,
+  'a handler that never resolves costs its caller the timeout, and nobody else anything',
+  async (t, bus) => {
+    const [caller, callee] = await pair(bus)
+    const server = callee.serve({ never: () => new Promise(() => undefined), now: () => 'now' })
+    const call = caller.call('callee', 'never', undefined, { timeout: 30 })
+    t.is(await caller.call('callee', 'now'), 'now')
+    isBusError(t, await reasonOf(call), { code: 'ERR_BUS_TIMEOUT', wireCode: undefined, says: ['callee'] })
+    t.is(await caller.call('callee', 'now'), 'now')
+    t.is(server.active, 1)
+  },
+)
 
 overEach(ALL, 'timeouts fall due in their own order', async (t, bus) => {
   const [caller, callee] = await pair(bus)
@@ -492,7 +524,9 @@ overEach(ALL, 'a call is given up when its signal aborts, with the reason', asyn
   const warned = (warning: Error): void => void warnings.push(warning)
   process.on('warning', warned)
   t.teardown(() => process.off('warning', warned))
-  await Promise.all(Array.from({ length: 50 }, (_, n) => caller.call('callee', 'echo', n, { signal: many.signal })))
+  await Promise.all(
+    Array.from({ length: 50 }, (_, n) => caller.call('callee', 'echo', n, { signal: many.signal })),
+  )
   await rejectsBus(t, () => caller.call('callee', 'never', 1, { signal: many.signal, timeout: 5 }), {
     code: 'ERR_BUS_TIMEOUT',
   })
@@ -537,7 +571,9 @@ overEach(ALL, 'reply: false resolves when the call is delivered, and its handler
 test('a call without reply is bounded by its timeout and signal too', async (t) => {
   const broker = await FakeBroker.listen(t)
   const caller = closing(t, await connect(broker.address, { name: 'caller' }))
-  await rejectsBus(t, () => caller.call('x', 'y', null, { reply: false, timeout: 5 }), { code: 'ERR_BUS_TIMEOUT' })
+  await rejectsBus(t, () => caller.call('x', 'y', null, { reply: false, timeout: 5 }), {
+    code: 'ERR_BUS_TIMEOUT',
+  })
   const signal = AbortSignal.abort('no')
   t.is(await reasonOf(caller.call('x', 'y', null, { reply: false, signal })), 'no')
 })
@@ -614,7 +650,10 @@ overEach(ALL, 'beyond its concurrency a server says that it is busy', async (t, 
   callee.serve({ other: () => 'other' })
   const calls = [caller.call('callee', 'hold'), caller.call('callee', 'hold')]
   for (const method of ['hold', 'now']) {
-    const error = await rejectsBus(t, () => caller.call('callee', method), { code: 'ERR_BUS_RPC', wireCode: 0x76 })
+    const error = await rejectsBus(t, () => caller.call('callee', method), {
+      code: 'ERR_BUS_RPC',
+      wireCode: 0x76,
+    })
     t.is((error as RpcError).rpcCode, -32118)
   }
   t.is(server.active, 2)
@@ -635,7 +674,10 @@ test('options of serve are checked', async (t) => {
       says: ['concurrency'],
     })
   }
-  throwsBus(t, () => client.serve({ x: 1 as unknown as () => void }), { code: 'ERR_BUS_ARGUMENT', says: ['"x"'] })
+  throwsBus(t, () => client.serve({ x: 1 as unknown as () => void }), {
+    code: 'ERR_BUS_ARGUMENT',
+    says: ['"x"'],
+  })
   throwsBus(t, () => client.serve({}, { onNotification: 1 as unknown as () => void }), {
     code: 'ERR_BUS_ARGUMENT',
     says: ['onNotification'],
@@ -772,7 +814,10 @@ overEach(ALL, 'a handler learns that its caller has left', async (t, bus) => {
   await callee.flush()
   await caller.close()
   isBusError(t, await call, { code: 'ERR_BUS_CLOSED' })
-  const reason = await soon(held.find(({ context }) => context.sender === 'caller')?.aborted as Promise<unknown>, 'it is told')
+  const reason = await soon(
+    held.find(({ context }) => context.sender === 'caller')?.aborted as Promise<unknown>,
+    'it is told',
+  )
   isBusError(t, reason, { code: 'ERR_BUS_DISCONNECTED', says: ['caller'] })
   t.false(held.find(({ context }) => context.sender === 'other')?.context.signal.aborted)
 })
@@ -857,21 +902,26 @@ overEach(ALL, 'calls pending when their own client is closed reject at once', as
   )
   await caller.flush()
   await caller.close()
-  for (const error of await Promise.all(calls)) isBusError(t, error, { code: 'ERR_BUS_CLOSED', says: ['caller'] })
+  for (const error of await Promise.all(calls))
+    isBusError(t, error, { code: 'ERR_BUS_CLOSED', says: ['caller'] })
   await rejectsBus(t, () => caller.call('callee', 'never'), { code: 'ERR_BUS_CLOSED' })
   throwsBus(t, () => caller.notify('callee', 'x'), { code: 'ERR_BUS_CLOSED' })
   throwsBus(t, () => caller.serve({ x: () => 1 }), { code: 'ERR_BUS_CLOSED' })
 })
 
-overEach(SOCKETS, 'calls pending when the broker ends the connection reject as disconnected', async (t, bus) => {
-  const [caller, callee] = await pair(bus)
-  callee.serve({ never: () => new Promise(() => undefined) })
-  const call = reasonOf(caller.call('callee', 'never', null, { timeout: Number.POSITIVE_INFINITY }))
-  await caller.flush()
-  t.true(bus.broker.forceDisconnect('caller'))
-  isBusError(t, await call, { code: 'ERR_BUS_DISCONNECTED', says: ['caller'] })
-  await rejectsBus(t, () => caller.call('callee', 'never'), { code: 'ERR_BUS_DISCONNECTED' })
-})
+overEach(
+  SOCKETS,
+  'calls pending when the broker ends the connection reject as disconnected',
+  async (t, bus) => {
+    const [caller, callee] = await pair(bus)
+    callee.serve({ never: () => new Promise(() => undefined) })
+    const call = reasonOf(caller.call('callee', 'never', null, { timeout: Number.POSITIVE_INFINITY }))
+    await caller.flush()
+    t.true(bus.broker.forceDisconnect('caller'))
+    isBusError(t, await call, { code: 'ERR_BUS_DISCONNECTED', says: ['caller'] })
+    await rejectsBus(t, () => caller.call('callee', 'never'), { code: 'ERR_BUS_DISCONNECTED' })
+  },
+)
 
 overEach(ALL, 'calls pending when the broker closes reject at once', async (t, bus) => {
   const [caller, callee] = await pair(bus)

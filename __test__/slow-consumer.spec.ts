@@ -7,22 +7,28 @@ import test, { type ExecutionContext } from 'ava'
 import { type BusError, type Client, connect } from 'elbus-node'
 import { isBusError } from './support/bus-error'
 import { start } from './support/child'
+import { prepareForThreads } from './support/node-20'
 import { testIf } from './support/skip'
 import type { Seen, SlowData } from './support/slow-worker'
 import { socketPath } from './support/temp'
 import { closing, startBroker } from './support/transports'
 import { soon, until } from './support/within'
 
+prepareForThreads()
+
 const TEXT = 'x'.repeat(1_000)
 
 /** Texts a client receives, in order. */
 async function receiving(client: Client): Promise<string[]> {
   const received: string[] = []
-  await client.subscribe('t/#', { callback: (message) => received.push(message.text().split(' ')[0] as string) }).ready
+  await client.subscribe('t/#', {
+    callback: (message) => received.push(message.text().split(' ')[0] as string),
+  }).ready
   return received
 }
 
-const count = (to: number, from = 0): string[] => Array.from({ length: to - from }, (_, index) => String(index + from))
+const count = (to: number, from = 0): string[] =>
+  Array.from({ length: to - from }, (_, index) => String(index + from))
 
 /** A subscriber to `t/#` by hand that reads nothing. */
 async function mute(t: ExecutionContext, path: string, name: string): Promise<net.Socket> {
@@ -41,9 +47,15 @@ test('a socket subscriber that stops reading costs only itself, and is put out',
   const broker = await startBroker(t, { listen: [path], queue: { frames: 1_000 }, stallTimeout: 400 })
   const slow = await mute(t, path, 'slow')
   await until(() => (broker.clients('slow')[0]?.received.frames ?? 0) === 1, 'it has subscribed')
-  const [local, remote] = [closing(t, await broker.client('local')), closing(t, await connect(path, { name: 'remote' }))]
+  const [local, remote] = [
+    closing(t, await broker.client('local')),
+    closing(t, await connect(path, { name: 'remote' })),
+  ]
   const received = [await receiving(local), await receiving(remote)]
-  const senders = [closing(t, await broker.client('sender')), closing(t, await connect(path, { name: 'sender.remote' }))]
+  const senders = [
+    closing(t, await broker.client('sender')),
+    closing(t, await connect(path, { name: 'sender.remote' })),
+  ]
   const gone = new Promise<void>((resolve) => {
     broker.on('client', ({ type, client }) => {
       if (type === 'unreg' && client === 'slow') resolve()
@@ -52,7 +64,10 @@ test('a socket subscriber that stops reading costs only itself, and is put out',
   const total = 5_000
   for (let index = 0; index < total; index += 1) {
     // Acknowledged: the broker has done what there was to do, for others than the slow one.
-    await soon((senders[index % 2] as Client).publish(`t/${index}`, `${index} ${TEXT}`, { ack: true }), `message ${index}`)
+    await soon(
+      (senders[index % 2] as Client).publish(`t/${index}`, `${index} ${TEXT}`, { ack: true }),
+      `message ${index}`,
+    )
     const queue = broker.clients('slow')[0]?.queue ?? 0
     if (queue > 1_000) t.fail(`${queue} frames are queued`)
   }
@@ -136,7 +151,8 @@ for (const way of ['unix', 'inproc'] as const) {
     await sender.publish('t/0', `0 ${TEXT}`, { ack: true })
     await slow.stands()
     const total = 5_000
-    for (let index = 1; index < total; index += 1) await sender.publish('t/x', `${index} ${TEXT}`, { ack: true })
+    for (let index = 1; index < total; index += 1)
+      await sender.publish('t/x', `${index} ${TEXT}`, { ack: true })
     await until(() => received.length === total, 'all arrive at the one that reads')
     t.deepEqual(received, count(total))
     t.true((broker.clients('slow')[0]?.queue ?? 0) <= 1_000)
@@ -201,7 +217,11 @@ test('a sender in the process is told to wait, then refused; what was taken arri
 
 test('a sender that overruns in one turn is refused what does not fit, told so, and nothing vanishes', async (t) => {
   const broker = await startBroker(t, { queue: { frames: 1_000 } })
-  const [sender, receiver, other] = [await broker.client('sender'), await broker.client('receiver'), await broker.client('other')]
+  const [sender, receiver, other] = [
+    await broker.client('sender'),
+    await broker.client('receiver'),
+    await broker.client('other'),
+  ]
   for (const client of [sender, receiver, other]) closing(t, client)
   const received: string[] = []
   let others = 0
@@ -264,14 +284,24 @@ for (const [payload, total] of [
   [1_000, 100 << 20],
   [64 << 10, 1 << 30],
 ] as const) {
-  testIf(hasProc)(`what a subscriber does not read stays within its queue: ${payload} B payloads`, async (t) => {
-    const { code, stdout, stderr } = await start(t, 'slow-program', [socketPath(t), String(payload), String(total)]).ended
-    t.is(code, 0, stderr)
-    const { growth, queued, refused } = JSON.parse(stdout) as Record<'growth' | 'queued' | 'refused', number>
-    t.true(refused > (total / payload) * 0.9, stdout)
-    // 4 MiB, and one message.
-    t.true(queued > 1 << 20 && queued <= (4 << 20) + payload + 4_096, stdout)
-    // The queue, the garbage of this many Promises, and arenas.
-    t.true(growth < 48 << 20, stdout)
-  })
+  testIf(hasProc)(
+    `what a subscriber does not read stays within its queue: ${payload} B payloads`,
+    async (t) => {
+      const { code, stdout, stderr } = await start(t, 'slow-program', [
+        socketPath(t),
+        String(payload),
+        String(total),
+      ]).ended
+      t.is(code, 0, stderr)
+      const { growth, queued, refused } = JSON.parse(stdout) as Record<
+        'growth' | 'queued' | 'refused',
+        number
+      >
+      t.true(refused > (total / payload) * 0.9, stdout)
+      // 4 MiB, and one message.
+      t.true(queued > 1 << 20 && queued <= (4 << 20) + payload + 4_096, stdout)
+      // The queue, the garbage of this many Promises, and arenas.
+      t.true(growth < 48 << 20, stdout)
+    },
+  )
 }

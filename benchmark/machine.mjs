@@ -24,6 +24,12 @@ export function cpuSeconds(pid) {
   return nanoseconds / 1e9
 }
 
+/** Seconds of CPU of this process's main thread alone, or NaN. */
+export function threadSeconds() {
+  if (!hasScheduler) return Number.NaN
+  return Number(readFileSync(`/proc/self/task/${process.pid}/schedstat`, 'latin1').split(' ', 1)[0]) / 1e9
+}
+
 function firstLine(command, args) {
   const { error, status, stdout, stderr } = spawnSync(command, args, { encoding: 'utf8' })
   if (error || status !== 0) return undefined

@@ -34,10 +34,6 @@ function number(option, text, least) {
 
 async function measureNode(args) {
   const { values, positionals } = parse(args)
-  if (values.help) {
-    console.log(usage)
-    return
-  }
   const names = positionals.map((text) => workload(text) ?? fail(`${text} is no workload\n${usage}`))
   let elbusd = process.env.ELBUSD
   if (!values['no-build']) {
@@ -78,7 +74,6 @@ function parse(args) {
         payload: { type: 'string', default: '100' },
         json: { type: 'string' },
         'no-build': { type: 'boolean' },
-        help: { type: 'boolean' },
       },
     })
   } catch (error) {
@@ -88,11 +83,13 @@ function parse(args) {
 
 process.chdir(root)
 const args = process.argv.slice(2)
-const isFor = (option) => args.includes(option)
-const others = args.filter((argument) => argument !== '--node' && argument !== '--wire')
-const isNode =
-  isFor('--node') || (!isFor('--wire') && args[0] !== undefined && workload(args[0]) !== undefined)
-if (!args.includes('--no-build')) requireTools()
-if (args.length === 0) measureWire([])
-if (!isNode && args.length > 0) measureWire(others)
-else await measureNode(others).catch((error) => fail(error.message))
+const [first] = args
+if (first === '--help') {
+  console.log(usage)
+} else {
+  if (!args.includes('--no-build')) requireTools()
+  const isNode = args.includes('--node') || (first !== undefined && workload(first) !== undefined)
+  const rest = args.filter((argument) => argument !== '--node' && argument !== '--wire')
+  if (!isNode) measureWire(rest)
+  if (isNode || first === undefined) await measureNode(rest).catch((error) => fail(error.message))
+}

@@ -16,7 +16,7 @@ const SPARE_BYTES = 1 << 10
 /** Once this much of a turn is used up, other work of the process has its turn, in milliseconds. */
 const BUDGET = 1
 /** Records between two looks at the clock, a power of two. */
-const RECORDS_PER_LOOK = 64
+const RECORDS_PER_LOOK = 8
 
 /** A link as the boundary sees it. */
 export interface BoundaryLink {

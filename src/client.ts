@@ -73,7 +73,7 @@ export class Client extends EventEmitter<ClientEvents> implements AsyncDisposabl
   /** Opens a client; used by `broker.client()` and `connect()`. @internal */
   static async open(rpc: boolean, opener: Opener): Promise<Client> {
     const client = new Client(rpc)
-    client.#link = await opener(client.#deliveries())
+    await opener(client.#deliveries())
     return client
   }
 
@@ -99,6 +99,9 @@ export class Client extends EventEmitter<ClientEvents> implements AsyncDisposabl
     const caller = this.#caller
     const streams = this.#streams
     return {
+      opened: (link) => {
+        this.#link = link
+      },
       message: (kind, realtime, sender, topic, data) => streams.deliver(kind, realtime, sender, topic, data),
       notification: (realtime, sender, data) => server.notification(realtime, sender, data),
       request: (realtime, sender, method, id, params) => server.request(realtime, sender, method, id, params),

@@ -49,6 +49,8 @@ export interface Link {
 
 /** Where a link delivers. Payloads are views: they stay as they are, and keep their arena alive. */
 export interface Deliveries {
+  /** The client is registered. Comes first, and once. */
+  opened(link: Link): void
   /** A message, broadcast or publication, by its kind of `batch.ts`. */
   message(kind: number, realtime: boolean, sender: Name, topic: Name | undefined, data: Uint8Array): void
   /** An RPC notification. */

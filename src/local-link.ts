@@ -39,6 +39,7 @@ export class LocalLink implements Link, BoundaryLink {
     this.id = native(() => boundary.native.attach(broker, name, rpc))
     this.#pause = boundary.native.pause(this.id)
     boundary.open(this)
+    deliveries.opened(this)
   }
 
   get isOpen(): boolean {

@@ -91,6 +91,7 @@ class SocketLink implements Link, BoundaryLink {
         link.#loggedIn = undefined
         if (error === undefined) {
           link.#keepAlive()
+          deliveries.opened(link)
           resolve(link)
           return
         }

@@ -160,18 +160,23 @@ export class Waiting<T> {
   }
 
   readonly #expire = (): void => {
-    const now = performance.now()
+    // A timer may be early by a fraction of a millisecond.
+    const due = performance.now() + 1
     let next = Number.POSITIVE_INFINITY
     this.#timerAt = next
+    const late: Entry<T>[] = []
     for (const entry of this.#slots) {
       if (entry === undefined) continue
-      // A timer may be early by a fraction of a millisecond.
-      if (entry.deadline - 1 <= now) {
-        this.#giveUp(
-          entry,
-          new BusError('ERR_BUS_TIMEOUT', `${entry.what} ${entry.target} was not answered in time`),
-        )
-      } else if (entry.deadline < next) next = entry.deadline
+      if (entry.deadline <= due) late.push(entry)
+      else if (entry.deadline < next) next = entry.deadline
+    }
+    // After a stall several may be due: in the order in which they were.
+    late.sort((one, other) => one.deadline - other.deadline)
+    for (const entry of late) {
+      this.#giveUp(
+        entry,
+        new BusError('ERR_BUS_TIMEOUT', `${entry.what} ${entry.target} was not answered in time`),
+      )
     }
     if (next < this.#timerAt) this.#arm(next)
   }

@@ -1,8 +1,8 @@
 // Run by environments.spec.ts in a process of its own: what would end a process that is not careful.
 
-import { Worker } from 'node:worker_threads'
-import { join } from 'node:path'
 import { once } from 'node:events'
+import { join } from 'node:path'
+import { Worker } from 'node:worker_threads'
 import { Broker, type Client, connect } from 'elbus-node'
 import type { Job } from './environments-worker'
 
@@ -69,7 +69,12 @@ async function terminated(path: string, rounds: number): Promise<void> {
   }
   const steady = counts.own
   while (counts.own < steady + 10) await new Promise((resolve) => setImmediate(resolve))
-  console.log(JSON.stringify({ clients: broker.clients().map(({ name }) => name), echo: await main.call('second', 'echo', 1) }))
+  console.log(
+    JSON.stringify({
+      clients: broker.clients().map(({ name }) => name),
+      echo: await main.call('second', 'echo', 1),
+    }),
+  )
   await close()
 }
 
@@ -79,7 +84,10 @@ async function owners(path: string, rounds: number): Promise<void> {
   for (let round = 0; round < rounds; round += 1) {
     const worker = thread({ job: 'own', address: path, name: 'owner' })
     const [address] = (await once(worker, 'message')) as [string]
-    const clients = await Promise.all([connect(path, { name: 'socket' }), connect(address, { name: 'inside' })])
+    const clients = await Promise.all([
+      connect(path, { name: 'socket' }),
+      connect(address, { name: 'inside' }),
+    ])
     for (const client of clients) {
       let received = 0
       await client.subscribe('own/#', { callback: () => (received += 1) }).ready

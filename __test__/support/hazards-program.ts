@@ -14,9 +14,7 @@ function memory(field: 'VmHWM' | 'VmRSS'): number {
 /** Clients that reach the broker in the wanted way. */
 async function clients(broker: Broker, path: string, way: string, names: string[]): Promise<Client[]> {
   if (way === 'socket') await broker.listen(path)
-  return Promise.all(
-    names.map((name) => (way === 'socket' ? connect(path, { name }) : broker.client(name))),
-  )
+  return Promise.all(names.map((name) => (way === 'socket' ? connect(path, { name }) : broker.client(name))))
 }
 
 /** Sends `count` messages of 100 B through one subscription as fast as it takes them. */
@@ -62,7 +60,8 @@ async function messages(path: string, way: string, count: number): Promise<unkno
   const peaks: number[] = []
   for (let tenth = 1; tenth <= 10; tenth += 1) {
     await pass(sender, count / 10)
-    while (received + refused + subscription.dropped + broker.stats().refused < (tenth * count) / 10) await turn()
+    while (received + refused + subscription.dropped + broker.stats().refused < (tenth * count) / 10)
+      await turn()
     peaks.push(memory('VmHWM'))
   }
   const lost = refused + subscription.dropped + broker.stats().refused

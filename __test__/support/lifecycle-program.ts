@@ -44,7 +44,9 @@ const SCENARIOS: Record<string, (path: string) => Promise<unknown>> = {
     await broker.listen('/no/such/folder/x.sock').catch(() => undefined)
   },
   async 'failed connect'() {
-    await connect('/no/such/folder/x.sock', { name: 'one' }).catch((error: { code?: string }) => console.log(error.code))
+    await connect('/no/such/folder/x.sock', { name: 'one' }).catch((error: { code?: string }) =>
+      console.log(error.code),
+    )
   },
   async 'call answered'() {
     await inside()
@@ -57,7 +59,9 @@ const SCENARIOS: Record<string, (path: string) => Promise<unknown>> = {
     const broker = await Broker.start()
     const client = await broker.client('one')
     client.serve({ never: () => never })
-    await client.call('one', 'never', undefined, { timeout: 50 }).catch((error: { code?: string }) => console.log(error.code))
+    await client
+      .call('one', 'never', undefined, { timeout: 50 })
+      .catch((error: { code?: string }) => console.log(error.code))
   },
   async 'unref socket'(path) {
     const client = await connect(path, { name: 'one' })
@@ -136,7 +140,8 @@ const SCENARIOS: Record<string, (path: string) => Promise<unknown>> = {
     const senders = [await broker.client('sender'), await connect(path, { name: 'remote.sender' })]
     for (;;) {
       for (const sender of senders) {
-        for (let index = 0; index < 100; index += 1) if (!sender.publish(`t/${index}`, 'x'.repeat(index))) break
+        for (let index = 0; index < 100; index += 1)
+          if (!sender.publish(`t/${index}`, 'x'.repeat(index))) break
       }
       await new Promise((resolve) => setImmediate(resolve))
     }

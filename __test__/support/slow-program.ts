@@ -16,9 +16,29 @@ async function main(path: string, payloadBytes: number, totalBytes: number): Pro
   await new Promise((resolve) => socket.on('connect', resolve))
   socket.pause()
   // Its login, and a subscription to `t/#`.
-  socket.write(Buffer.from([0xeb, 1, 0, 4, 0, ...Buffer.from('mute'), 1, 0, 0, 0, 0x02, 3, 0, 0, 0, ...Buffer.from('t/#')]))
+  socket.write(
+    Buffer.from([
+      0xeb,
+      1,
+      0,
+      4,
+      0,
+      ...Buffer.from('mute'),
+      1,
+      0,
+      0,
+      0,
+      0x02,
+      3,
+      0,
+      0,
+      0,
+      ...Buffer.from('t/#'),
+    ]),
+  )
   const sender = await broker.client('sender')
-  while ((broker.clients('mute')[0]?.received.frames ?? 0) === 0) await new Promise((resolve) => setImmediate(resolve))
+  while ((broker.clients('mute')[0]?.received.frames ?? 0) === 0)
+    await new Promise((resolve) => setImmediate(resolve))
   const payload = new Uint8Array(payloadBytes).fill(120)
   for (let index = 0; index < 10; index += 1) await sender.publish('x', payload, { ack: true })
   const before = memory('VmRSS')

@@ -67,6 +67,7 @@ const steady = {
     rss: { title: 'peak RSS, MiB', goal: { atMost: 150 } },
     rssBefore: { title: 'peak RSS before the first, MiB' },
     pause: { title: 'longest pause of the event loop, ms', goal: { atMost: 20 } },
+    turn: { title: 'longest turn of the loop, ms of CPU' },
     rate: { title: 'messages, M/s' },
     cpu: { title: 'CPU, s per million' },
   },
