@@ -181,7 +181,7 @@ alone(ALL, 'calls one after the other, without end, let timers fire', async (t, 
     going = false
   })
   await soon(loop, 'the last call')
-  t.true(calls > 10 && calls < 5_000_000)
+  t.true(calls > 0 && calls < 5_000_000)
 })
 
 alone(ALL, 'messages that answer each other without end let timers fire', async (t, bus) => {
@@ -203,7 +203,7 @@ alone(ALL, 'messages that answer each other without end let timers fire', async 
   await fires('messages', () => {
     going = false
   })
-  t.true(messages > 10 && messages < 5_000_000)
+  t.true(messages > 0 && messages < 5_000_000)
 })
 
 alone(ALL, 'a loop over an iterator that feeds itself lets timers fire', async (t, bus) => {
@@ -224,7 +224,7 @@ alone(ALL, 'a loop over an iterator that feeds itself lets timers fire', async (
     going = false
   })
   await soon(loop, 'the loop ends')
-  t.true(messages > 10 && messages < 5_000_000)
+  t.true(messages > 0 && messages < 5_000_000)
 })
 
 alone(
@@ -245,7 +245,7 @@ alone(
       going = false
     })
     await soon(loop, 'the last one')
-    t.true(acknowledged > 10 && acknowledged < 5_000_000)
+    t.true(acknowledged > 0 && acknowledged < 5_000_000)
   },
 )
 

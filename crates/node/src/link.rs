@@ -12,7 +12,7 @@ use elbus_protocol::{
     AckFrame, DecodeError, ErrorCode, Event, EventFrame, EventHeader, EventKind, Header, Masks, OpBody, QoS,
     RpcCode, RpcFrame, RpcKind, result_byte,
 };
-use elbus_routing::ClientEntry;
+use elbus_routing::{ClientEntry, ClientKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
@@ -49,9 +49,12 @@ struct Stalled {
     taken: u64,
     /// How often it was waited for since.
     pauses: u32,
+    /// How often it had taken nothing, one after the other.
+    idle: u32,
 }
 
-/// A receiver in another thread or process that goes on taking frames is waited for so many pauses at the most.
+/// Receivers that may still catch up are waited for so many pauses at the most: those in other processes as long as
+/// they go on taking frames, threads of this one until they have taken nothing for so long.
 const MOST_PAUSES: u32 = 10;
 
 fn taken(client: &ClientEntry) -> u64 {
@@ -165,14 +168,14 @@ impl Link {
         }
         for client in stalled {
             if !local.stalled.iter().any(|known| Arc::ptr_eq(&known.client, &client)) {
-                local.stalled.push(Stalled { taken: taken(&client), client, pauses: 0 });
+                local.stalled.push(Stalled { taken: taken(&client), client, pauses: 0, idle: 0 });
             }
         }
         !self.is_relieved(id, inbox)
     }
 
     /// A pause is over. True if there is to be another: for receivers of this environment, which take what they are
-    /// sent as soon as JavaScript gets to it, and for those that take something, for a while. Nobody waits for the
+    /// sent as soon as JavaScript gets to it, and for those that may still catch up. Nobody waits for the
     /// others again in this stall. When it is over there will be a `Note::Relief` in any case.
     pub(crate) fn spend_pause(&mut self, is_own: impl Fn(&Arc<ClientEntry>) -> bool) -> bool {
         let End::Local(local) = &mut self.end else { return false };
@@ -180,8 +183,13 @@ impl Link {
         for stalled in &mut local.stalled {
             let before = std::mem::replace(&mut stalled.taken, taken(&stalled.client));
             stalled.pauses = stalled.pauses.saturating_add(1);
-            let moves = stalled.taken > before && stalled.pauses < MOST_PAUSES;
-            if moves || is_own(&stalled.client) {
+            stalled.idle = if stalled.taken > before { 0 } else { stalled.idle.saturating_add(1) };
+            let may_catch_up = match stalled.client.origin().kind {
+                // A thread may be without a core for some time.
+                ClientKind::Internal => stalled.idle < MOST_PAUSES,
+                _ => stalled.idle == 0 && stalled.pauses < MOST_PAUSES,
+            };
+            if may_catch_up || is_own(&stalled.client) {
                 goes_on = true;
             } else {
                 stalled.client.outbox().spend_pause();
