@@ -157,11 +157,12 @@ function alone(
   }
 }
 
-/** Whether timers and immediates fire while something goes on that never stops by itself. */
-async function fires(what: string, stop: () => void): Promise<void> {
+/** Passes if timers and immediates fire while something goes on that counts and never stops by itself. */
+async function fires(what: string, count: () => number, stop: () => void): Promise<void> {
   await soon(new Promise((resolve) => setTimeout(resolve, 5)), `a timer fires beside ${what}`)
   await soon(new Promise((resolve) => setImmediate(resolve)), `an immediate fires beside ${what}`)
   await soon(new Promise((resolve) => setTimeout(resolve, 5)), `another timer fires beside ${what}`)
+  await until(() => count() > 100, `${what} go on`)
   stop()
 }
 
@@ -177,9 +178,13 @@ alone(ALL, 'calls one after the other, without end, let timers fire', async (t, 
       calls += 1
     }
   })()
-  await fires('calls', () => {
-    going = false
-  })
+  await fires(
+    'calls',
+    () => calls,
+    () => {
+      going = false
+    },
+  )
   await soon(loop, 'the last call')
   t.true(calls > 0 && calls < 5_000_000)
 })
@@ -200,9 +205,13 @@ alone(ALL, 'messages that answer each other without end let timers fire', async 
     })
   }
   for (let index = 0; index < 10; index += 1) one.send('receiver', `ball ${index}`)
-  await fires('messages', () => {
-    going = false
-  })
+  await fires(
+    'messages',
+    () => messages,
+    () => {
+      going = false
+    },
+  )
   t.true(messages > 0 && messages < 5_000_000)
 })
 
@@ -220,9 +229,13 @@ alone(ALL, 'a loop over an iterator that feeds itself lets timers fire', async (
       sender.publish('t', 'x')
     }
   })()
-  await fires('a loop', () => {
-    going = false
-  })
+  await fires(
+    'messages of a loop',
+    () => messages,
+    () => {
+      going = false
+    },
+  )
   await soon(loop, 'the loop ends')
   t.true(messages > 0 && messages < 5_000_000)
 })
@@ -241,9 +254,13 @@ alone(
         acknowledged += 1
       }
     })()
-    await fires('acknowledgements', () => {
-      going = false
-    })
+    await fires(
+      'acknowledgements',
+      () => acknowledged,
+      () => {
+        going = false
+      },
+    )
     await soon(loop, 'the last one')
     t.true(acknowledged > 0 && acknowledged < 5_000_000)
   },
