@@ -3,6 +3,7 @@
 import { checkName } from './batch'
 import { BusError, native } from './errors'
 import { type NativeAaaEntry, NativeAaaMap } from './native'
+import { defined } from './options'
 
 /** True: anything. False: nothing. A list: what one of its masks matches. */
 export type Rule = boolean | readonly string[]
@@ -148,5 +149,5 @@ function nativeEntry(entry: AaaEntry): NativeAaaEntry {
     uid: entry.peer?.uid,
     gid: entry.peer?.gid,
   }
-  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined))
+  return defined(fields)
 }

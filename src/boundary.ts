@@ -57,6 +57,11 @@ class Boundary {
   /** Room the next record needs that Rust has found no room for. */
   #needed = 0
 
+  /** Rust told of something to collect, and nobody has begun to. */
+  #pending = false
+  /** Messages refused for a full queue since `submit` told of them: large ones are handed over as they are written. */
+  #refused = 0
+
   #flushing = false
   #walking = false
   #putOff = false
@@ -129,9 +134,6 @@ class Boundary {
     return refused
   }
 
-  /** Messages refused for a full queue since `submit` told of them: large ones are handed over as they are written. */
-  #refused = 0
-
   #schedule(): void {
     if (this.#flushing) return
     this.#flushing = true
@@ -144,9 +146,6 @@ class Boundary {
     if (!this.#batch.isEmpty) this.#schedule()
     if (this.#pending) this.#walkFromMicrotask()
   }
-
-  /** Rust told of something to collect, and nobody has begun to. */
-  #pending = false
 
   #submit(bytes: number, external: Uint8Array | undefined): void {
     if (this.#crossings.submit(bytes, external) === 1) {

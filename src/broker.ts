@@ -11,13 +11,13 @@ import { NativeBroker } from './native'
 import {
   type BrokerOptions,
   type ClientOptions,
+  defined,
   integer,
   type Listen,
   type ListenOptions,
+  LONGEST,
   within,
 } from './options'
-
-const LONGEST = 0x7fff_ffff
 
 /** One registered client. */
 export interface ClientInfo {
@@ -27,7 +27,7 @@ export interface ClientInfo {
   kind: 'internal' | 'local_ipc' | 'tcp'
   /** Address of a network client. */
   source: string | undefined
-  /** The listener it came through, as configured. */
+  /** The listener it came through, as configured; where any port was asked for, the one that was taken. */
   port: string | undefined
   /** What it sent. */
   received: Traffic
@@ -172,13 +172,9 @@ export class Broker extends EventEmitter<BrokerEvents> implements AsyncDisposabl
       connections: integer('connections', options.connections, 1, 0xffff_ffff),
       connectionsPerPeer: integer('connectionsPerPeer', options.connectionsPerPeer, 1, 0xffff_ffff),
       logins: integer('logins', options.logins, 1, 0xffff_ffff),
-      forceRegister: options.forceRegister === true,
-      coreRpc: options.coreRpc !== false,
     }
-    const set = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined))
-    this.#native = native(() =>
-      NativeBroker.start(boundary.native, set as typeof set & { forceRegister: boolean; coreRpc: boolean }),
-    )
+    const switches = { forceRegister: options.forceRegister === true, coreRpc: options.coreRpc !== false }
+    this.#native = native(() => NativeBroker.start(boundary.native, { ...defined(given), ...switches }))
     boundary.listen(this.#native.number, (json) => this.#event(json))
     const watch = (added?: string | symbol): void => {
       // As `events.rs` numbers them: what nobody listens for does not cross the boundary.
@@ -213,9 +209,8 @@ export class Broker extends EventEmitter<BrokerEvents> implements AsyncDisposabl
       frameBytes: integer('payloadLimit', options.payloadLimit, 64, 0xffff_ffff),
       mode: integer('mode', options.mode, 0, 0o777),
     }
-    const set = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined))
     const address = await boundary.request((ticket) =>
-      native(() => this.#native.listen(options.url, set, aaa && AaaMap.nativeOf(aaa), ticket)),
+      native(() => this.#native.listen(options.url, defined(given), aaa && AaaMap.nativeOf(aaa), ticket)),
     )
     if (this.#closing !== undefined) throw new BusError('ERR_BUS_CLOSED', 'broker is closed')
     this.#listening += 1

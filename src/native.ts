@@ -5,7 +5,7 @@ import { BusError } from './errors'
 
 function load(): typeof binding {
   try {
-    // eslint-disable-next-line -- the addon is CommonJS, found by package.json's `imports`
+    // Found by `imports` of package.json.
     return require('#binding') as typeof binding
   } catch (error) {
     const { platform, arch } = process

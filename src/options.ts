@@ -162,7 +162,14 @@ export interface BrokerOptions {
   logins?: number | undefined
 }
 
-const LONGEST = 0x7fff_ffff
+/** Longest time a timer takes, in milliseconds. */
+export const LONGEST = 0x7fff_ffff
+
+/** The fields that are set: Rust takes an absent one for its default. */
+export function defined<T extends object>(fields: T): { [Field in keyof T]?: Exclude<T[Field], undefined> } {
+  const set = Object.entries(fields).filter(([, value]) => value !== undefined)
+  return Object.fromEntries(set) as { [Field in keyof T]?: Exclude<T[Field], undefined> }
+}
 
 /** The numbers of {@link ConnectOptions}, checked; `undefined` has its default. */
 export function connectLimits(options: ConnectOptions): {

@@ -2,12 +2,11 @@
 
 import { boundary } from './boundary'
 import { BusError } from './errors'
+import { LONGEST } from './options'
 
 const SLOT_BITS = 16
 const SLOTS = 1 << SLOT_BITS
 const GENERATIONS = 1 << 15
-/** Longest timeout a timer takes, in milliseconds. */
-const LONGEST = 0x7fff_ffff
 
 /** One that waits. */
 export interface Entry<T> {

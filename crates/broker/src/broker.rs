@@ -508,7 +508,6 @@ fn begin_close(inner: &Inner, drain: Duration) -> bool {
     true
 }
 
-/// Ends what is left: clients in the process, `.broker`, the housekeeper, events.
 /// Waits until clients in the process have taken what was queued for them. They are few and quick, and this happens
 /// once, so it looks every millisecond instead of being woken.
 async fn wait_until_taken(inner: &Inner) {
@@ -519,6 +518,7 @@ async fn wait_until_taken(inner: &Inner) {
     }
 }
 
+/// Ends what is left: clients in the process, `.broker`, the housekeeper, events.
 fn end_close(inner: &Arc<Inner>) {
     let mut state = inner.state();
     let core = state.core.take();

@@ -301,7 +301,7 @@ mod tests {
             let mut writer = ArenaWriter::new(&mut arena, 0);
             // The words lie alike in both directions: the operation id stands where the code does.
             let head = InHead { kind, flags, link, first, code: op.cast_signed(), ..InHead::default() };
-            writer.put(head, payload, &[]).unwrap();
+            writer.put(head, payload).unwrap();
             let end = writer.position();
             self.0.extend_from_slice(&arena[..end]);
             self

@@ -301,7 +301,7 @@ struct Recorder<'a, 'b> {
 
 impl Recorder<'_, '_> {
     fn put(&mut self, kind: u8, number: u32, code: i32) -> Result<(), Full> {
-        self.writer.put(InHead { kind, link: self.link, number, code, ..InHead::default() }, &[], &[])
+        self.writer.put(InHead { kind, link: self.link, number, code, ..InHead::default() }, &[])
     }
 
     fn event(&mut self, event: &Event<'_>) -> Result<(), Full> {
@@ -337,7 +337,7 @@ impl Recorder<'_, '_> {
                 }
                 head.kind = kind::PUBLISH;
                 (head.first, head.second) = self.names.pair(frame.sender, topic, self.writer)?;
-                return self.writer.put(head, frame.payload, &[]);
+                return self.writer.put(head, frame.payload);
             }
             EventKind::Broadcast => head.kind = kind::BROADCAST,
             EventKind::Message if self.rpc && RpcKind::of(frame.payload).is_some() => {
@@ -346,7 +346,7 @@ impl Recorder<'_, '_> {
             EventKind::Message => head.kind = kind::MESSAGE,
         }
         head.first = self.names.number(0, frame.sender, self.writer)?;
-        self.writer.put(head, frame.payload, &[])
+        self.writer.put(head, frame.payload)
     }
 
     /// A malformed RPC frame is dropped, as the reference libraries do: no answer, and the connection lives on.
@@ -362,10 +362,10 @@ impl Recorder<'_, '_> {
                 let Ok(method) = str::from_utf8(method) else {
                     head.first = self.names.number(0, sender, self.writer)?;
                     head.second = NO_NAME;
-                    return self.writer.put(head, params, &[]);
+                    return self.writer.put(head, params);
                 };
                 (head.first, head.second) = self.names.pair(sender, method, self.writer)?;
-                return self.writer.put(head, params, &[]);
+                return self.writer.put(head, params);
             }
             Ok(RpcFrame::Reply { id, result }) => {
                 (head.kind, head.number) = (kind::REPLY, id);
@@ -381,7 +381,7 @@ impl Recorder<'_, '_> {
             }
         };
         head.first = self.names.number(0, sender, self.writer)?;
-        self.writer.put(head, body, &[])
+        self.writer.put(head, body)
     }
 }
 
@@ -406,5 +406,5 @@ pub(crate) fn put_note(note: &Note, writer: &mut ArenaWriter<'_>) -> Result<(), 
             (InHead { kind: kind::EVENT, number: *broker, ..plain }, json.as_str())
         }
     };
-    writer.put(head, text.as_bytes(), &[])
+    writer.put(head, text.as_bytes())
 }

@@ -106,7 +106,7 @@ impl NamesToJs {
 }
 
 fn announce(number: u16, name: &str, writer: &mut ArenaWriter<'_>) -> Result<(), Full> {
-    writer.put(InHead { kind: kind::NAME, first: number, ..InHead::default() }, name.as_bytes(), &[])
+    writer.put(InHead { kind: kind::NAME, first: number, ..InHead::default() }, name.as_bytes())
 }
 
 /// The names JavaScript sent, by number.

@@ -142,9 +142,9 @@ impl<'a> ArenaWriter<'a> {
         self.at
     }
 
-    /// Appends one record, its payload in two pieces.
-    pub(crate) fn put(&mut self, head: InHead, payload: &[u8], more: &[u8]) -> Result<(), Full> {
-        let length = payload.len().saturating_add(more.len());
+    /// Appends one record.
+    pub(crate) fn put(&mut self, head: InHead, payload: &[u8]) -> Result<(), Full> {
+        let length = payload.len();
         let total = length.saturating_add(HEAD).next_multiple_of(4);
         let needed = Full(total);
         let end = self.at.checked_add(total).ok_or(needed)?;
@@ -166,9 +166,7 @@ impl<'a> ArenaWriter<'a> {
         ]) {
             slot.copy_from_slice(&bytes);
         }
-        let (first, rest) = body.split_at_mut_checked(payload.len()).ok_or(needed)?;
-        first.copy_from_slice(payload);
-        rest.get_mut(..more.len()).ok_or(needed)?.copy_from_slice(more);
+        body.get_mut(..length).ok_or(needed)?.copy_from_slice(payload);
         self.at = end;
         Ok(())
     }
@@ -207,18 +205,18 @@ pub(crate) mod tests {
     fn records_are_read_as_they_were_written() {
         let head =
             InHead { kind: 3, flags: 2, link: 513, first: 4, second: 65_535, number: 7, code: -32_601 };
-        let payloads: [(&[u8], &[u8]); 4] = [(b"", b""), (b"a", b""), (b"abcd", b"ef"), (b"", b"x")];
+        let payloads: [&[u8]; 4] = [b"", b"a", b"abcdef", b"x"];
         let mut arena = vec![0; 1_000];
         let mut writer = ArenaWriter::new(&mut arena, 0);
-        for (payload, more) in payloads {
-            writer.put(head, payload, more).unwrap();
+        for payload in payloads {
+            writer.put(head, payload).unwrap();
             assert_eq!(writer.position() % 4, 0);
         }
         let end = writer.position();
         let found = records(&arena[..end]);
         assert_eq!(found.len(), payloads.len());
-        for (record, (payload, more)) in found.iter().zip(payloads) {
-            assert_eq!(record.payload, [payload, more].concat());
+        for (record, payload) in found.iter().zip(payloads) {
+            assert_eq!(record.payload, payload);
             let Record { head: read, .. } = record;
             assert_eq!((read.kind, read.flags, read.link, read.first), (3, 2, 513, 4));
             assert_eq!((read.second, read.number, read.code), (65_535, 7, -32_601));
@@ -230,7 +228,7 @@ pub(crate) mod tests {
         for room in 0..HEAD + 8 {
             let mut arena = vec![9; room];
             let mut writer = ArenaWriter::new(&mut arena, 0);
-            let put = writer.put(InHead::default(), b"12345", b"");
+            let put = writer.put(InHead::default(), b"12345");
             assert_eq!(put, Err(Full(HEAD + 8)));
             assert_eq!(writer.position(), 0);
             assert!(arena.iter().all(|byte| *byte == 9), "{room}");

@@ -63,7 +63,8 @@ pub struct Origin {
     pub identity: PeerIdentity,
     /// Its address, of network clients.
     pub address: Option<SocketAddr>,
-    /// The listener's address as configured, of clients that came through one.
+    /// The listener's address as configured, of clients that came through one, with the port that was taken where any
+    /// was asked for.
     pub port: Option<Arc<str>>,
 }
 

@@ -80,7 +80,7 @@ pub struct ClientInfo {
     pub kind: ClientKind,
     /// `ip:port` of a network client.
     pub source: Option<String>,
-    /// The listener's address as configured; none in process.
+    /// The listener's address as configured, with the port that was taken where any was asked for; none in process.
     pub port: Option<String>,
     /// What it sent.
     pub received: Traffic,
