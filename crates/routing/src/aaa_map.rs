@@ -1,8 +1,8 @@
 //! The editable map of permissions: primary name to [`ClientAaa`].
 
 use crate::ClientAaa;
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Permissions by primary name, shared by everyone who holds a clone.
 ///

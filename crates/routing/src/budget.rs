@@ -1,6 +1,6 @@
 //! Memory that all queues and half-read frames of a broker may take together.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicUsize, Ordering};
 
 /// A bound on bytes held for all clients together.
 ///
@@ -17,7 +17,7 @@ impl Budget {
     pub const STEP: usize = 64 << 10;
 
     /// A budget of `limit` bytes.
-    pub const fn new(limit: usize) -> Self {
+    pub fn new(limit: usize) -> Self {
         Self { limit, used: AtomicUsize::new(0) }
     }
 

@@ -1,11 +1,11 @@
 //! What the broker knows of one registered client. `registry.rs` holds it under its name.
 
+use crate::sync::Arc;
+use crate::sync::atomic::{AtomicU32, AtomicU64};
 use crate::{ClientAaa, Counters, Outbox};
 use elbus_protocol::client_name;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// How a client is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

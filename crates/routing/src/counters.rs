@@ -1,7 +1,7 @@
 //! Frames and bytes, per client and in all, and what a client list shows.
 
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::{ClientEntry, ClientKind};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Frames and bytes one way. Bytes are body lengths as the client sent them (target or topic and their NULs
 /// included, the nine-byte header not); an acknowledgement counts as six bytes, pings not at all.

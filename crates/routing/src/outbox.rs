@@ -4,11 +4,11 @@
 //! Frames up to `INLINE_BYTES` of payload are copied into one contiguous buffer; a larger payload is shared
 //! between its receivers and leaves by a vectored write.
 
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::{Budget, Traffic};
 use bytes::Bytes;
 use std::io::IoSlice;
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 /// Largest payload that is copied into each receiver's buffer, in bytes. Beyond it sharing one copy costs

@@ -5,13 +5,15 @@ use crate::mask_change::{MASKS_PER_HOLD, masks_of};
 use crate::registry::Registry;
 use crate::route_cache::Route;
 use crate::subscriptions::{Interest, Subscriptions};
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{
+    Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError, yield_now,
+};
 use crate::{ClientAaa, ClientEntry, ClientInfo, Push, Sender, Totals, broadcast};
 use bytes::Bytes;
 use elbus_protocol::mask::Syntax;
 use elbus_protocol::reserved::{BROKER_NAME, BROKER_TOPICS, WARN_TOPIC};
 use elbus_protocol::{AckFrame, ErrorCode, EventKind, Op, OpBody, OpFrame};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
 /// What a route that is not cached costs, in deliveries, however few it leads to.
 const LOOK_UP_WORK: usize = 16;
@@ -38,8 +40,8 @@ impl Default for RouteLimits {
 }
 
 /// How often a change gives way to look-ups that wait, at the most: about as long as it takes a woken thread to
-/// run, some 100 microseconds.
-const COURTESY_YIELDS: usize = 256;
+/// run, some 100 microseconds. Once in a model, which would try every number of times.
+const COURTESY_YIELDS: usize = if cfg!(elbus_loom) { 1 } else { 256 };
 
 #[derive(Debug)]
 pub(crate) struct Tables {
@@ -107,7 +109,7 @@ impl Router {
             if self.look_ups_waiting.load(Ordering::Relaxed) == 0 {
                 break;
             }
-            std::thread::yield_now();
+            yield_now();
         }
         let mut tables: RwLockWriteGuard<'_, Tables> =
             self.tables.write().unwrap_or_else(PoisonError::into_inner);

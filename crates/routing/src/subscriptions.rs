@@ -2,11 +2,11 @@
 
 use crate::ClientEntry;
 use crate::mask_tree::{MaskTree, Place};
+use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
 use elbus_protocol::mask::Syntax;
 use foldhash::quality::RandomState;
 use hashbrown::HashSet;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// The two sets of masks a client has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
