@@ -19,6 +19,8 @@ export declare class NativeAaaMap {
   delete(name: string): boolean
   /** Removes all clients. */
   clear(): void
+  /** Gives clients that are connected under this map, at any broker of the process, the rights it holds now. */
+  apply(name?: string | undefined | null): number
 }
 
 /** This environment's side of the boundary. One for each environment. */

@@ -91,8 +91,8 @@ function masks(given: Rule | undefined): string[] | undefined {
  * Permissions by client name, for `aaa` of a broker or a listener. With a map only the names in it may connect, by the
  * primary part of their name; secondaries have the rights of their primary.
  *
- * It may be edited at any time. What a client may do is copied when it connects: an edit holds for later logins, and
- * `broker.forceDisconnect()` makes a connected client log in again. Entries are frozen copies of what was given: change
+ * It may be edited at any time. What a client may do is copied when it connects: an edit holds for later logins.
+ * `broker.forceDisconnect()` makes a connected client log in again, {@link AaaMap.apply} gives it the new rights as it is. Entries are frozen copies of what was given: change
  * one with {@link AaaMap.set} or {@link AaaMap.update}.
  */
 export class AaaMap extends Map<string, AaaEntry> {
@@ -129,6 +129,20 @@ export class AaaMap extends Map<string, AaaEntry> {
   override clear(): void {
     this.#native.clear()
     super.clear()
+  }
+
+  /**
+   * Gives clients that are connected under this map, at any broker of the process, the rights it holds now, and returns
+   * how many connections that were. Without this call a client keeps what was copied when it connected. `name` is a
+   * primary name, whose secondaries follow it; without one it is all clients.
+   *
+   * A client that could not connect any more, because its name is gone or `hosts` or `peer` do not admit it, is
+   * disconnected. Subscriptions and exclusions that are not allowed any more are taken out. What a client does after
+   * this has returned is held to the new rights; what is queued for it stays queued.
+   */
+  apply(name?: string): number {
+    if (name !== undefined) checkName(name)
+    return this.#native.apply(name)
   }
 
   /** The map in Rust. @internal */

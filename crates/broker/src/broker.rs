@@ -11,7 +11,8 @@ use crate::{
 use elbus_protocol::reserved::BROKER_NAME;
 use elbus_protocol::{ErrorCode, client_name};
 use elbus_routing::{
-    Budget, ClientEntry, ClientInfo, ClientKind, Drain, Origin, QueueLimits, RouteLimits, Router, Totals,
+    AaaMap, Budget, ClientEntry, ClientInfo, ClientKind, Drain, Origin, QueueLimits, RouteLimits, Router,
+    Totals,
 };
 use elbus_rpc::EndpointOptions;
 #[cfg(feature = "rpc")]
@@ -83,6 +84,18 @@ impl Inner {
         client: &Arc<ClientEntry>,
         force: bool,
     ) -> Result<(), ErrorCode> {
+        let replaced = self.enter(client, force)?;
+        self.welcome(client, replaced);
+        Ok(())
+    }
+
+    /// Enters a client, and no more: the first half of [`Inner::register`], which calls nobody. Returned are the
+    /// clients it replaces.
+    pub(crate) fn enter(
+        &self,
+        client: &Arc<ClientEntry>,
+        force: bool,
+    ) -> Result<Vec<Arc<ClientEntry>>, ErrorCode> {
         if self.is_closing() {
             return Err(ErrorCode::NotSupported);
         }
@@ -90,14 +103,23 @@ impl Inner {
         let replaced = self.router.register(client, force)?;
         changes.unregistered(&replaced);
         changes.registered(client);
-        drop(changes);
+        Ok(replaced)
+    }
+
+    /// Puts out whom a new client replaces, and announces it: the second half.
+    pub(crate) fn welcome(self: &Arc<Self>, client: &Arc<ClientEntry>, replaced: Vec<Arc<ClientEntry>>) {
         for replaced in replaced {
             replaced.outbox().close();
             self.forget(&replaced);
         }
         announce(self, Announcement::Registered(client));
         self.events.deliver();
-        Ok(())
+    }
+
+    /// Ends a client's connection, and with a primary those of its secondaries: nothing goes in or out any more.
+    fn disconnect(self: &Arc<Self>, client: &Arc<ClientEntry>) {
+        client.outbox().close();
+        self.unregister(client);
     }
 
     /// Takes a client and, if it is a primary, its secondaries out. Does nothing if it is out already.
@@ -445,9 +467,45 @@ impl Broker {
         if client.origin().kind == ClientKind::Internal {
             return Err(BrokerError::NotSupported(name.to_owned()));
         }
-        client.outbox().close();
-        self.inner().unregister(&client);
+        self.inner().disconnect(&client);
         Ok(())
+    }
+
+    /// Gives clients that are connected under `map` the rights it holds now; without this call they keep those
+    /// they were given when they connected. `name` is a primary name, whose secondaries follow it; none means all.
+    /// Clients of other maps, of listeners without a map, and in this process are left alone.
+    ///
+    /// A client that could not connect any more (its name is gone from the map, or the entry does not admit where
+    /// it comes from) is disconnected. Subscriptions and exclusions that are not allowed any more are taken out.
+    /// Operations that begin after this has returned are held to the new rights; what is queued stays queued. The
+    /// caller does the work: about a microsecond for each subscription of these clients, and for each of their
+    /// rules.
+    ///
+    /// Returns how many connections it concerned. Do not call it with the map's own lock held.
+    pub fn apply(&self, map: &AaaMap, name: Option<&str>) -> usize {
+        let inner = self.inner();
+        let concerned = |client: &Arc<ClientEntry>| {
+            client.is_under(map) && name.is_none_or(|name| client.primary_name() == name)
+        };
+        // Under the lock of the map, as logins are: whoever logs in meanwhile has the old rights and is seen here,
+        // or waits and gets the new ones.
+        let entries = map.lock();
+        let clients: Vec<_> = inner.router.clients().into_iter().filter(concerned).collect();
+        let (stay, go): (Vec<_>, Vec<_>) = clients
+            .iter()
+            .map(|client| (client, entries.get(client.primary_name())))
+            .partition(|(client, rights)| rights.is_some_and(|rights| rights.may_connect(client.origin())));
+        for (client, rights) in stay {
+            if let Some(rights) = rights {
+                inner.router.set_rights(client, rights.clone());
+            }
+        }
+        let go: Vec<_> = go.into_iter().map(|(client, _)| client).collect();
+        drop(entries);
+        for client in go {
+            inner.disconnect(client);
+        }
+        clients.len()
     }
 
     /// The runtime the broker runs on, for work that goes with it.

@@ -128,10 +128,10 @@ impl Handlers for CoreRpc {
 fn client_list(broker: &Inner, request: &Request) -> Result<Bytes, RpcError> {
     let filter = parse_filter(request.params())?;
     let caller = broker.router.client(request.sender());
-    let rights = caller.as_ref().and_then(|caller| caller.rights());
+    let rights = caller.and_then(|caller| caller.rights().clone());
     let clients = broker.router.client_list(|name| {
         filter.as_ref().is_none_or(|filter| filter.is_match(name))
-            && rights.is_none_or(|rights| rights.may_message(name))
+            && rights.as_ref().is_none_or(|rights| rights.may_message(name))
     });
     encode(&ClientList { clients: clients.into_iter().map(Client::from).collect() })
 }

@@ -82,20 +82,26 @@ fn register(
     name: &str,
     origin: &Origin,
 ) -> Result<Arc<ClientEntry>, ErrorCode> {
-    let rights = match &entrance.aaa {
-        None => None,
-        Some(map) => {
-            let rights = map.get(client_name::primary_part(name)).ok_or(ErrorCode::Access)?;
-            if !rights.may_connect(origin) {
-                return Err(ErrorCode::Access);
-            }
-            Some(rights)
-        }
-    };
     let drain = Box::new(ConnectionDrain(Arc::clone(connection)));
     let outbox = Outbox::new(broker.options.queue, Arc::clone(&broker.budget), &[RESULT_OK], drain);
-    let client = Arc::new(ClientEntry::new(name, origin.clone(), rights, outbox));
-    broker.register(&client, broker.options.force_register)?;
+    let new = |rights| ClientEntry::new(name, origin.clone(), rights, outbox);
+    let force = broker.options.force_register;
+    let Some(map) = &entrance.aaa else {
+        let client = Arc::new(new(None));
+        broker.register(&client, force)?;
+        return Ok(client);
+    };
+    // The map is locked until the name is entered: whoever edits it finds the client connected, or its login still
+    // to come. An edit between the copy and the entry would be seen by neither.
+    let entries = map.lock();
+    let rights = entries.get(client_name::primary_part(name)).ok_or(ErrorCode::Access)?;
+    if !rights.may_connect(origin) {
+        return Err(ErrorCode::Access);
+    }
+    let client = Arc::new(new(Some(rights.clone())).under(map.clone()));
+    let replaced = broker.enter(&client, force)?;
+    drop(entries);
+    broker.welcome(&client, replaced);
     Ok(client)
 }
 

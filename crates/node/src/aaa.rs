@@ -1,6 +1,7 @@
 //! The access map as JavaScript edits it. Checking what is asked is done in `elbus-routing`.
 
 use crate::outcome::{code, throw};
+use crate::registry;
 use elbus_routing::{AaaMap, ClientAaa, MaskError, PeerRule};
 use ipnet::IpNet;
 use napi::Result;
@@ -62,6 +63,14 @@ impl NativeAaaMap {
     #[napi]
     pub fn clear(&self) {
         self.map.lock().clear();
+    }
+
+    /// Gives clients that are connected under this map, at any broker of the process, the rights it holds now.
+    #[napi]
+    pub fn apply(&self, name: Option<String>) -> u32 {
+        let concerned: usize =
+            registry::all().iter().map(|broker| broker.apply(&self.map, name.as_deref())).sum();
+        u32::try_from(concerned).unwrap_or(u32::MAX)
     }
 }
 

@@ -32,6 +32,11 @@ pub(crate) fn find(number: u32) -> Option<Broker> {
     registry().brokers.get(&number).cloned()
 }
 
+/// All of them, of whatever thread.
+pub(crate) fn all() -> Vec<Broker> {
+    registry().brokers.values().cloned().collect()
+}
+
 pub(crate) fn remove(number: u32) -> Option<Broker> {
     registry().brokers.remove(&number)
 }

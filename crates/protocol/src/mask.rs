@@ -33,11 +33,27 @@ impl Syntax {
         }
     }
 
+    /// How "any one level" is written.
+    pub const fn one(self) -> &'static str {
+        match self {
+            Self::Topic => "+",
+            Self::Peer => "?",
+        }
+    }
+
+    /// How "all deeper levels" is written.
+    pub const fn deep(self) -> &'static str {
+        match self {
+            Self::Topic => "#",
+            Self::Peer => "*",
+        }
+    }
+
     /// What a level means in a mask.
     pub fn level(self, text: &str) -> Level<'_> {
-        match (self, text) {
-            (Self::Topic, "+") | (Self::Peer, "?") => Level::One,
-            (Self::Topic, "#") | (Self::Peer, "*") => Level::Deep,
+        match text {
+            _ if text == self.one() => Level::One,
+            _ if text == self.deep() => Level::Deep,
             _ => Level::Text(text),
         }
     }

@@ -25,6 +25,11 @@ impl AaaMap {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// True if both are handles of one map.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.entries, &other.entries)
+    }
+
     /// A copy of what a client of this primary name may do now.
     pub fn get(&self, primary_name: &str) -> Option<ClientAaa> {
         self.lock().get(primary_name).cloned()

@@ -61,7 +61,7 @@ pub struct ClientAaa {
 #[derive(Clone, Debug)]
 struct Right {
     syntax: Syntax,
-    masks: Vec<String>,
+    masks: Arc<Vec<String>>,
     rule: Arc<Rule>,
 }
 
@@ -69,14 +69,14 @@ static ANY: LazyLock<Arc<Rule>> = LazyLock::new(|| Arc::new(Rule::any()));
 
 impl Right {
     fn any(syntax: Syntax) -> Self {
-        Self { syntax, masks: Vec::new(), rule: Arc::clone(&ANY) }
+        Self { syntax, masks: Arc::default(), rule: Arc::clone(&ANY) }
     }
 
     fn extend<'a>(&mut self, masks: impl IntoIterator<Item = &'a str>) -> Result<(), MaskError> {
-        let mut all = self.masks.clone();
+        let mut all = Vec::clone(&self.masks);
         all.extend(masks.into_iter().map(str::to_owned));
         self.rule = Arc::new(Rule::masks(self.syntax, all.iter().map(String::as_str))?);
-        self.masks = all;
+        self.masks = Arc::new(all);
         Ok(())
     }
 }

@@ -1,8 +1,8 @@
 //! What the broker knows of one registered client. `registry.rs` holds it under its name.
 
-use crate::sync::Arc;
-use crate::sync::atomic::{AtomicU32, AtomicU64};
-use crate::{ClientAaa, Counters, Outbox};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use crate::{AaaMap, ClientAaa, Counters, Outbox};
 use elbus_protocol::client_name;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -73,7 +73,11 @@ pub struct ClientEntry {
     name: Arc<str>,
     primary_bytes: usize,
     origin: Origin,
-    rights: Option<ClientAaa>,
+    rights: RwLock<Option<ClientAaa>>,
+    /// How many times its rights were replaced.
+    rights_epoch: AtomicU64,
+    /// The map its rights were copied from.
+    map: Option<AaaMap>,
     outbox: Outbox,
     /// What the client sent.
     pub(crate) received: Counters,
@@ -90,12 +94,21 @@ impl ClientEntry {
             name: Arc::from(name),
             primary_bytes: client_name::primary_part(name).len(),
             origin,
-            rights,
+            rights: RwLock::new(rights),
+            rights_epoch: AtomicU64::new(0),
+            map: None,
             outbox,
             received: Counters::default(),
             denied: AtomicU64::new(0),
             slot: AtomicU32::new(u32::MAX),
         }
+    }
+
+    /// Notes the map its rights were copied from, so that [`ClientEntry::is_under`] knows it.
+    #[must_use]
+    pub fn under(mut self, map: AaaMap) -> Self {
+        self.map = Some(map);
+        self
     }
 
     /// Full name.
@@ -123,9 +136,25 @@ impl ClientEntry {
         &self.origin
     }
 
-    /// Its copy of the permissions; `None` means everything is allowed.
-    pub const fn rights(&self) -> Option<&ClientAaa> {
-        self.rights.as_ref()
+    /// Its copy of the permissions; `None` means everything is allowed. Not to be held over anything that waits.
+    pub fn rights(&self) -> RwLockReadGuard<'_, Option<ClientAaa>> {
+        self.rights.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replaces its permissions. For [`crate::Router::set_rights`], under the lock of the tables.
+    pub(crate) fn replace_rights(&self, rights: ClientAaa) {
+        *self.rights.write().unwrap_or_else(PoisonError::into_inner) = Some(rights);
+        self.rights_epoch.fetch_add(1, Ordering::Release);
+    }
+
+    /// Whoever has checked a right and finds the epoch unchanged under the lock of the tables may rely on it.
+    pub(crate) fn rights_epoch(&self) -> u64 {
+        self.rights_epoch.load(Ordering::Acquire)
+    }
+
+    /// True if its permissions were copied from this map.
+    pub fn is_under(&self, map: &AaaMap) -> bool {
+        self.map.as_ref().is_some_and(|own| own.is_same(map))
     }
 
     /// Its queue.

@@ -5,7 +5,8 @@
 
 use crate::router::{Router, authorise};
 use crate::subscriptions::Interest;
-use crate::{Sender, TURN_WORK};
+use crate::sync::Arc;
+use crate::{ClientEntry, Sender, TURN_WORK};
 use elbus_protocol::mask::Syntax;
 use elbus_protocol::{AckFrame, ErrorCode, Masks, Op, OpBody};
 
@@ -117,25 +118,29 @@ impl Router {
         masks: &[&str],
         progress: &mut Progress,
     ) -> bool {
-        let mut allowed = Vec::with_capacity(masks.len());
-        for mask in masks {
-            match authorise(&sender.client, op, mask) {
-                Ok(()) => allowed.push(mask),
-                // A denied mask decides the answer, whatever else was wrong.
-                Err(code) if progress.result != Err(ErrorCode::Access) => {
-                    progress.result = Err(code);
-                    if code == ErrorCode::Access {
-                        sender.deny(op, mask);
-                    }
-                }
-                Err(_) => {}
+        let client = Arc::clone(&sender.client);
+        let limit = self.limits().held();
+        let (refused, all_taken) = loop {
+            let epoch = client.rights_epoch();
+            let (allowed, refused) = sort_out(&client, op, masks);
+            let all_taken = self.change(|tables| {
+                // Rights that were replaced meanwhile are asked again: nobody would take the mask out afterwards.
+                (client.rights_epoch() == epoch).then(|| {
+                    allowed.iter().all(|mask| tables.subscriptions.add(interest, &client, mask, limit))
+                })
+            });
+            if let Some(all_taken) = all_taken {
+                break (refused, all_taken);
+            }
+        };
+        if let Some((code, mask)) = refused
+            && progress.result != Err(ErrorCode::Access)
+        {
+            progress.result = Err(code);
+            if code == ErrorCode::Access {
+                sender.deny(op, mask);
             }
         }
-        let client = &sender.client;
-        let limit = self.limits().held();
-        let all_taken = self.change(|tables| {
-            allowed.iter().all(|mask| tables.subscriptions.add(interest, client, mask, limit))
-        });
         if !all_taken {
             progress.result = progress.result.and(Err(ErrorCode::Data));
         }
@@ -161,4 +166,22 @@ impl Router {
         });
         false
     }
+}
+
+/// The masks a client may have, and why not all of them. A denied mask decides, whatever else was wrong.
+fn sort_out<'a>(
+    client: &ClientEntry,
+    op: Op,
+    masks: &[&'a str],
+) -> (Vec<&'a str>, Option<(ErrorCode, &'a str)>) {
+    let mut allowed = Vec::with_capacity(masks.len());
+    let mut refused = None;
+    for mask in masks {
+        match authorise(client, op, mask) {
+            Ok(()) => allowed.push(*mask),
+            Err(_) if matches!(refused, Some((ErrorCode::Access, _))) => {}
+            Err(code) => refused = Some((code, *mask)),
+        }
+    }
+    (allowed, refused)
 }

@@ -182,6 +182,22 @@ impl MaskTree {
         Some(Place::new(at, false))
     }
 
+    /// The mask that ends here. One with levels behind "all deeper levels" comes without those.
+    pub(crate) fn mask(&self, place: Place) -> String {
+        let mut levels = Vec::new();
+        if place.is_deep() {
+            levels.push(self.syntax.deep());
+        }
+        let mut at = place.node();
+        while at != ROOT {
+            let Some(node) = self.node(at) else { break };
+            levels.push(if self.one(node.parent) == at { self.syntax.one() } else { &node.text });
+            at = node.parent;
+        }
+        levels.reverse();
+        levels.join(self.syntax.separator().encode_utf8(&mut [0; 4]))
+    }
+
     /// Adds a member to a mask; the place, and whether it is new there.
     pub(crate) fn insert(&mut self, mask: &str, member: u32) -> (Place, bool) {
         let mut at = ROOT;
@@ -324,6 +340,29 @@ impl MaskTree {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mask_is_told_from_its_place() {
+        for (syntax, masks) in [
+            (
+                Syntax::Topic,
+                ["", "a", "+", "#", "a/b", "a/+/b", "+/+", "a/#", "/", "//a", "+/x/#", "?", "a.*"],
+            ),
+            (
+                Syntax::Peer,
+                ["", "a", "?", "*", "a.b", "a.?.b", "?.?", "a.*", ".", "..a", "?.x.*", "+", "a/#"],
+            ),
+        ] {
+            let mut tree = MaskTree::new(syntax);
+            let places = masks.map(|mask| tree.insert(mask, 1).0);
+            for (mask, place) in masks.iter().zip(places) {
+                assert_eq!(tree.mask(place), *mask);
+            }
+        }
+        let mut tree = MaskTree::new(Syntax::Topic);
+        let (place, _) = tree.insert("a/#/b", 1);
+        assert_eq!(tree.mask(place), "a/#");
+    }
 
     fn tree(masks: &[&str]) -> MaskTree {
         let mut tree = MaskTree::new(Syntax::Topic);

@@ -74,6 +74,11 @@ impl Registry {
             .collect()
     }
 
+    /// Notes that what a client may do has changed.
+    pub(crate) const fn rights_changed(&mut self) {
+        self.changes += 1;
+    }
+
     /// How many times anything has changed.
     pub(crate) const fn changes(&self) -> u64 {
         self.changes

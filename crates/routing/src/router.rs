@@ -169,6 +169,31 @@ impl Router {
         self.change(|tables| tables.subscriptions.remove_client(client, MASKS_PER_HOLD))
     }
 
+    /// Replaces what a connected client may do, and takes out the subscriptions and exclusions it may not have any
+    /// more. All its operations that begin after this has returned are held to the new rights; what is queued for
+    /// it stays queued.
+    pub fn set_rights(&self, client: &Arc<ClientEntry>, rights: ClientAaa) {
+        self.change(|tables| {
+            client.replace_rights(rights);
+            tables.registry.rights_changed();
+        });
+        let held = self.read().subscriptions.places(client);
+        for slice in held.chunks(MASKS_PER_HOLD) {
+            let masks = self.read().subscriptions.masks_at(client, slice);
+            let denied: Vec<_> = masks
+                .into_iter()
+                .filter(|(interest, mask)| {
+                    mask != WARN_TOPIC && authorise(client, interest.op(), mask).is_err()
+                })
+                .collect();
+            self.change(|tables| {
+                for (interest, mask) in &denied {
+                    tables.subscriptions.remove(*interest, client, mask);
+                }
+            });
+        }
+    }
+
     /// The client of this full name.
     pub fn client(&self, name: &str) -> Option<Arc<ClientEntry>> {
         self.read().registry.get(name).map(Arc::clone)
@@ -393,5 +418,5 @@ pub(crate) fn authorise(client: &ClientEntry, op: Op, key: &str) -> Result<(), E
         Op::Exclude => rights.may_exclude(key),
         _ => rights.may_publish(key),
     };
-    if client.rights().is_none_or(allowed) { Ok(()) } else { Err(ErrorCode::Access) }
+    if client.rights().as_ref().is_none_or(allowed) { Ok(()) } else { Err(ErrorCode::Access) }
 }

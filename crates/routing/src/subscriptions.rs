@@ -4,6 +4,7 @@ use crate::ClientEntry;
 use crate::mask_tree::{MaskTree, Place};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
+use elbus_protocol::Op;
 use elbus_protocol::mask::Syntax;
 use foldhash::quality::RandomState;
 use hashbrown::HashSet;
@@ -13,6 +14,16 @@ use hashbrown::HashSet;
 pub(crate) enum Interest {
     Subscription,
     Exclusion,
+}
+
+impl Interest {
+    /// The operation that adds a mask.
+    pub(crate) const fn op(self) -> Op {
+        match self {
+            Self::Subscription => Op::Subscribe,
+            Self::Exclusion => Op::Exclude,
+        }
+    }
 }
 
 /// What one client holds, so that leaving costs what it holds and not what there is.
@@ -66,6 +77,30 @@ impl Subscriptions {
         let slot = client.slot.load(Ordering::Relaxed);
         let held = self.held.get_mut(slot as usize)?;
         held.client.as_ref().is_some_and(|holder| Arc::ptr_eq(holder, client)).then_some((slot, held))
+    }
+
+    /// Where the masks of a client are.
+    pub(crate) fn places(&self, client: &Arc<ClientEntry>) -> Vec<(Interest, Place)> {
+        self.held_by(client).map(|held| held.places.iter().copied().collect()).unwrap_or_default()
+    }
+
+    /// The masks at these places, as far as the client still holds them.
+    pub(crate) fn masks_at(
+        &self,
+        client: &Arc<ClientEntry>,
+        places: &[(Interest, Place)],
+    ) -> Vec<(Interest, String)> {
+        let Some(held) = self.held_by(client) else { return Vec::new() };
+        let mask = |(interest, place): &(Interest, Place)| match interest {
+            Interest::Subscription => (*interest, self.wanted.mask(*place)),
+            Interest::Exclusion => (*interest, self.unwanted.mask(*place)),
+        };
+        places.iter().filter(|place| held.places.contains(*place)).map(mask).collect()
+    }
+
+    fn held_by(&self, client: &Arc<ClientEntry>) -> Option<&Held> {
+        let held = self.held.get(client.slot.load(Ordering::Relaxed) as usize)?;
+        held.client.as_ref().is_some_and(|holder| Arc::ptr_eq(holder, client)).then_some(held)
     }
 
     fn tree(&mut self, interest: Interest) -> &mut MaskTree {
