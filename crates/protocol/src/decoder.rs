@@ -97,7 +97,8 @@ impl<H: Header> Decoder<H> {
             if header.body_length() <= self.limit && total > LARGE_FRAME_BYTES && total > rest.len() {
                 let mut large = LargeFrame { header, body: Vec::new() };
                 let arrived = rest.get(H::BYTES..).unwrap_or_default();
-                reserve(&mut large.body, arrived.len())?;
+                // Room for as much again, or what has come would be copied at once when more does.
+                reserve(&mut large.body, arrived.len().saturating_mul(2).min(length(&header)))?;
                 large.body.extend_from_slice(arrived);
                 self.large = Some(large);
                 return Ok(());

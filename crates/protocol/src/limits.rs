@@ -20,6 +20,6 @@ pub const FRAME_BYTES_UNIX: u32 = 64 << 20;
 /// Below it an unfinished frame is copied in front of the next read, which costs less than a buffer per
 /// connection; above it the copies would.
 pub const LARGE_FRAME_BYTES: usize = 16 << 10;
-/// First piece of memory a large frame gets, in bytes; it doubles as bytes arrive, so that memory follows
-/// what was received and not what was announced.
-pub const LARGE_FRAME_FIRST_BYTES: usize = 64 << 10;
+/// First piece of memory a large frame gets whose body has not begun to arrive, in bytes; it doubles as bytes arrive,
+/// so that memory follows what was received and not what was announced.
+pub const LARGE_FRAME_FIRST_BYTES: usize = 4 << 10;
