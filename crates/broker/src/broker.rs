@@ -24,6 +24,9 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
+/// Longest drain: more would leave what an `Instant` can hold.
+const LONGEST_DRAIN: Duration = Duration::from_secs(365 * 24 * 3_600);
+
 /// How long [`Broker::close`] waits for clients to take what is queued for them, unless told otherwise.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -534,8 +537,9 @@ impl Broker {
         self.close_within(DRAIN).await;
     }
 
-    /// As [`Broker::close`], with another bound on how long clients may read.
+    /// As [`Broker::close`], with another bound on how long clients may read, at most a year.
     pub async fn close_within(&self, drain: Duration) {
+        let drain = drain.min(LONGEST_DRAIN);
         let inner = Arc::clone(self.inner());
         let closing = self.inner().runtime.spawn(async move {
             if begin_close(&inner, drain) {

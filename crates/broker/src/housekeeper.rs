@@ -17,8 +17,14 @@ const SHORTEST_PERIOD: Duration = Duration::from_millis(10);
 /// Longest time between two walks.
 const LONGEST_PERIOD: Duration = Duration::from_millis(250);
 
+/// Walks that may be missed before the time they would have taken is not counted any more.
+const MISSED_WALKS: u32 = 4;
+
 /// Milliseconds since the broker started, advanced by the housekeeper: reading it costs one load, so the hot
 /// path may. Tests that pause tokio's time pause it too.
+///
+/// It stands still while the process does (stopped, suspended, without a processor): what clients sent meanwhile is
+/// not read yet, and they are not to be taken for silent.
 #[derive(Debug)]
 pub(crate) struct Clock {
     now_ms: AtomicU64,
@@ -34,7 +40,7 @@ impl Clock {
         self.now_ms.load(Ordering::Relaxed)
     }
 
-    fn advance(&self, since_start: Duration) {
+    fn set(&self, since_start: Duration) {
         self.now_ms
             .store(u64::try_from(since_start.as_millis()).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
     }
@@ -42,7 +48,8 @@ impl Clock {
 
 /// Walks until the broker is gone.
 pub(crate) async fn run(broker: Weak<Inner>) {
-    let start = Instant::now();
+    let mut last = Instant::now();
+    let mut counted = Duration::ZERO;
     loop {
         let Some(period) = broker.upgrade().map(|broker| period(broker.shortest_timeout())) else { return };
         let mut ticks = interval(period);
@@ -52,7 +59,10 @@ pub(crate) async fn run(broker: Weak<Inner>) {
         for _ in 0..4 {
             ticks.tick().await;
             let Some(broker) = broker.upgrade() else { return };
-            broker.clock.advance(start.elapsed());
+            let now = Instant::now();
+            counted += now.duration_since(last).min(period * MISSED_WALKS);
+            last = now;
+            broker.clock.set(counted);
             walk(&broker);
             broker.events.walk(&broker.router, broker.clock.now_ms());
         }
