@@ -288,9 +288,11 @@ impl MaskTree {
         let mut found = [NOBODY; FOUND];
         let mut count = 0;
         let mut visited = 0;
-        // Into the depth, so that a member is found before all the other ways to it are tried.
-        let mut ahead = vec![(ROOT, text.split(self.syntax.separator()))];
-        while let Some((at, mut parts)) = ahead.pop() {
+        // Into the depth, so that a member is found before all the other ways to it are tried. Most texts have one way,
+        // which takes no memory.
+        let mut way = Some((ROOT, text.split(self.syntax.separator())));
+        let mut others = Vec::new();
+        while let Some((at, mut parts)) = way.take().or_else(|| others.pop()) {
             visited += 1;
             let Some(node) = self.node(at) else { continue };
             if node.only != NOBODY && found.contains(&node.only) {
@@ -310,15 +312,12 @@ impl MaskTree {
                 continue;
             };
             node.deep.for_each(&mut each);
-            if node.children > 0 {
-                let child = self.child(at, part);
-                if child != NONE {
-                    ahead.push((child, parts.clone()));
-                }
+            let child = if node.children > 0 { self.child(at, part) } else { NONE };
+            if node.one != NONE && child != NONE {
+                others.push((child, parts.clone()));
             }
-            if node.one != NONE {
-                ahead.push((node.one, parts));
-            }
+            let next = if node.one == NONE { child } else { node.one };
+            way = (next != NONE).then_some((next, parts));
         }
         visited
     }
