@@ -23,12 +23,9 @@ impl Budget {
 
     /// Takes `bytes`; false, with nothing taken, if they are not to be had.
     pub fn try_charge(&self, bytes: usize) -> bool {
-        let before = self.used.fetch_add(bytes, Ordering::Relaxed);
-        let granted = before.checked_add(bytes).is_some_and(|sum| sum <= self.limit);
-        if !granted {
-            self.refund(bytes);
-        }
-        granted
+        // Nothing is added that has to be taken back: meanwhile it would keep out others, whose bytes fit.
+        let more = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= self.limit);
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
     /// Gives back `bytes` taken before.
