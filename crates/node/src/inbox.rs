@@ -3,10 +3,10 @@
 //! The gate is the only thing shared. JavaScript is woken through one thread-safe function, and only if nobody has
 //! promised to come: the flag `awake` says that JavaScript will look here before it waits.
 
+use elbus_routing::sync::atomic::{AtomicBool, Ordering};
+use elbus_routing::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use elbus_routing::{Drain, Outbox};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Wake;
 
 /// Something to tell JavaScript that is no frame.

@@ -22,7 +22,7 @@ mod route_cache;
 mod router;
 mod rule;
 mod subscriptions;
-mod sync;
+pub mod sync;
 
 pub use aaa_map::AaaMap;
 pub use budget::Budget;
