@@ -119,14 +119,14 @@ impl Router {
         progress: &mut Progress,
     ) -> bool {
         let client = Arc::clone(&sender.client);
-        let limit = self.limits().held();
+        let limits = self.mask_limits();
         let (refused, all_taken) = loop {
             let epoch = client.rights_epoch();
             let (allowed, refused) = sort_out(&client, op, masks);
             let all_taken = self.change(|tables| {
                 // Rights that were replaced meanwhile are asked again: nobody would take the mask out afterwards.
                 (client.rights_epoch() == epoch).then(|| {
-                    allowed.iter().all(|mask| tables.subscriptions.add(interest, &client, mask, limit))
+                    allowed.iter().all(|mask| tables.subscriptions.add(interest, &client, mask, limits))
                 })
             });
             if let Some(all_taken) = all_taken {

@@ -1,7 +1,8 @@
 //! Many masks in one tree, each with the members that hold it: subscriptions, exclusions, access rules.
 //!
-//! Linear in levels, never recursive. All nodes stand in one vector and all edges in one table, keyed by
-//! parent and text, so that a million masks cost one node a level and no map per node.
+//! Linear in levels, never recursive. All nodes stand in one list and all edges in a few tables, keyed by parent and
+//! text, so that a million masks cost one node a level and no map per node. Both grow in steps that are short however
+//! many there are, because others wait for the lock meanwhile.
 
 use elbus_protocol::mask::{Level, Syntax};
 use foldhash::quality::RandomState;
@@ -15,6 +16,8 @@ const NONE: u32 = ROOT;
 const NOBODY: u32 = u32::MAX;
 /// More than one member.
 const SEVERAL: u32 = u32::MAX - 1;
+/// What a node takes at the most, its edge and its share of a list of members included, in bytes; measured 180.
+const NODE_BYTES: usize = 192;
 /// How many of the members that a look-up has found last it remembers.
 const FOUND: usize = 8;
 
@@ -122,35 +125,148 @@ impl Place {
     }
 }
 
+/// Nodes in one piece of memory. Growing by one costs no copy of the others, and it goes with the last of its nodes.
+const CHUNK: usize = 1_024;
+
+#[derive(Debug, Default)]
+struct Chunk {
+    nodes: Vec<Node>,
+    /// Places in `nodes` that are not taken.
+    free: Vec<u16>,
+}
+
+impl Chunk {
+    const fn is_full(&self) -> bool {
+        self.free.is_empty() && self.nodes.len() == CHUNK
+    }
+}
+
+/// Nodes by index.
+#[derive(Debug, Default)]
+struct Nodes {
+    chunks: Vec<Chunk>,
+    /// Chunks that are not full, each once.
+    open: Vec<u32>,
+}
+
+impl Nodes {
+    fn get(&self, index: u32) -> Option<&Node> {
+        self.chunks.get(index as usize / CHUNK)?.nodes.get(index as usize % CHUNK)
+    }
+
+    fn get_mut(&mut self, index: u32) -> Option<&mut Node> {
+        self.chunks.get_mut(index as usize / CHUNK)?.nodes.get_mut(index as usize % CHUNK)
+    }
+
+    /// Returns the index of the new node.
+    fn insert(&mut self, node: Node) -> u32 {
+        let number = self.open.last().copied().unwrap_or_else(|| {
+            let number = u32::try_from(self.chunks.len()).unwrap_or(u32::MAX);
+            self.chunks.push(Chunk::default());
+            self.open.push(number);
+            number
+        });
+        let Some(chunk) = self.chunks.get_mut(number as usize) else { return NONE };
+        let place = chunk.free.pop().map_or(chunk.nodes.len(), usize::from);
+        match chunk.nodes.get_mut(place) {
+            Some(slot) => *slot = node,
+            None => chunk.nodes.push(node),
+        }
+        if chunk.is_full() {
+            self.open.pop();
+        }
+        u32::try_from(number as usize * CHUNK + place).unwrap_or(NONE)
+    }
+
+    fn remove(&mut self, index: u32) {
+        let (number, place) = (index as usize / CHUNK, index as usize % CHUNK);
+        let Some(chunk) = self.chunks.get_mut(number) else { return };
+        if chunk.is_full() {
+            self.open.extend(u32::try_from(number));
+        }
+        if let Some(node) = chunk.nodes.get_mut(place) {
+            *node = Node::default();
+            chunk.free.extend(u16::try_from(place));
+        }
+        if chunk.free.len() == chunk.nodes.len() {
+            *chunk = Chunk::default();
+        }
+    }
+
+    /// How many there are.
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.nodes.len() - chunk.free.len()).sum()
+    }
+}
+
+/// Tables the edges are divided into: one that grows moves this share of them.
+const TABLES: usize = 16;
+
+/// The way to a child behind a text. The hash is kept so that a table that grows need not read the nodes.
+#[derive(Clone, Copy, Debug)]
+struct Edge {
+    hash: u32,
+    node: u32,
+}
+
+impl Edge {
+    /// What the table looks at: its upper and its lower bits.
+    const fn spread(hash: u32) -> u64 {
+        (hash as u64) << 32 | hash as u64
+    }
+}
+
 /// Masks of one syntax with their members.
 #[derive(Debug)]
 pub(crate) struct MaskTree {
     syntax: Syntax,
-    nodes: Vec<Node>,
-    free: Vec<u32>,
-    edges: HashTable<u32>,
+    nodes: Nodes,
+    edges: [HashTable<Edge>; TABLES],
     hasher: RandomState,
 }
 
 impl MaskTree {
     pub(crate) fn new(syntax: Syntax) -> Self {
-        let nodes = vec![Node::default()];
-        Self { syntax, nodes, free: Vec::new(), edges: HashTable::new(), hasher: RandomState::default() }
+        let mut nodes = Nodes::default();
+        nodes.insert(Node::default());
+        let edges = std::array::from_fn(|_| HashTable::new());
+        Self { syntax, nodes, edges, hasher: RandomState::default() }
+    }
+
+    /// What a mask takes at the most, in bytes: as if it shared no level with any other.
+    pub(crate) fn cost(syntax: Syntax, mask: &str) -> usize {
+        let level = |level| match level {
+            Level::Deep => 0,
+            Level::One => NODE_BYTES,
+            Level::Text(text) => NODE_BYTES + text.len(),
+        };
+        NODE_BYTES / 2 + syntax.levels(mask).map(level).sum::<usize>()
     }
 
     fn node(&self, index: u32) -> Option<&Node> {
-        self.nodes.get(index as usize)
+        self.nodes.get(index)
     }
 
     fn node_mut(&mut self, index: u32) -> Option<&mut Node> {
-        self.nodes.get_mut(index as usize)
+        self.nodes.get_mut(index)
+    }
+
+    /// The hash of an edge and which table it is in.
+    fn edge(&self, parent: u32, text: &str) -> (u32, usize) {
+        let hash = self.hasher.hash_one((parent, text));
+        let [a, b, c, d, table, ..] = hash.to_le_bytes();
+        (u32::from_le_bytes([a, b, c, d]), usize::from(table) % TABLES)
     }
 
     fn child(&self, parent: u32, text: &str) -> u32 {
-        let hash = self.hasher.hash_one((parent, text));
-        let same =
-            |index: &u32| self.node(*index).is_some_and(|node| node.parent == parent && *node.text == *text);
-        self.edges.find(hash, same).copied().unwrap_or(NONE)
+        let (hash, table) = self.edge(parent, text);
+        let same = |edge: &Edge| {
+            edge.hash == hash
+                && self.node(edge.node).is_some_and(|node| node.parent == parent && *node.text == *text)
+        };
+        let edge = self.edges.get(table).and_then(|table| table.find(Edge::spread(hash), same));
+        edge.map_or(NONE, |edge| edge.node)
     }
 
     fn one(&self, parent: u32) -> u32 {
@@ -164,22 +280,13 @@ impl MaskTree {
             return found;
         }
         let node = Node { parent, text: text.unwrap_or_default().into(), ..Node::default() };
-        let index = if let Some(index) = self.free.pop() {
-            if let Some(slot) = self.node_mut(index) {
-                *slot = node;
-            }
-            index
-        } else {
-            self.nodes.push(node);
-            u32::try_from(self.nodes.len() - 1).unwrap_or(NONE)
-        };
+        let index = self.nodes.insert(node);
         if let Some(text) = text {
-            let hash = self.hasher.hash_one((parent, text));
-            let (nodes, hasher) = (&self.nodes, &self.hasher);
-            let rehash = |index: &u32| {
-                nodes.get(*index as usize).map_or(0, |node| hasher.hash_one((node.parent, &*node.text)))
-            };
-            self.edges.insert_unique(hash, index, rehash);
+            let (hash, table) = self.edge(parent, text);
+            if let Some(table) = self.edges.get_mut(table) {
+                let edge = Edge { hash, node: index };
+                table.insert_unique(Edge::spread(hash), edge, |edge| Edge::spread(edge.hash));
+            }
         }
         if let Some(parent) = self.node_mut(parent) {
             match text {
@@ -251,15 +358,21 @@ impl MaskTree {
         let removed = self.members_mut(place).is_some_and(|members| members.remove(member));
         let mut at = place.node();
         while at != ROOT {
-            let Some((parent, hash)) = self
+            let Some((parent, (hash, table))) = self
                 .node(at)
                 .filter(|node| node.is_unused())
-                .map(|node| (node.parent, self.hasher.hash_one((node.parent, &*node.text))))
+                .map(|node| (node.parent, self.edge(node.parent, &node.text)))
             else {
                 break;
             };
-            if let Ok(edge) = self.edges.find_entry(hash, |index| *index == at) {
-                edge.remove();
+            if let Some(table) = self.edges.get_mut(table) {
+                if let Ok(edge) = table.find_entry(Edge::spread(hash), |edge| edge.node == at) {
+                    edge.remove();
+                }
+                // The memory of a burst of masks goes with them.
+                if table.capacity() > CHUNK && table.len() < table.capacity() / 8 {
+                    table.shrink_to(table.len() * 2, |edge| Edge::spread(edge.hash));
+                }
             }
             if let Some(parent) = self.node_mut(parent) {
                 if parent.one == at {
@@ -268,16 +381,8 @@ impl MaskTree {
                     parent.children -= 1;
                 }
             }
-            if let Some(node) = self.node_mut(at) {
-                *node = Node::default();
-            }
-            self.free.push(at);
+            self.nodes.remove(at);
             at = parent;
-        }
-        let only_root = self.free.len() + 1 == self.nodes.len();
-        if only_root && self.node(ROOT).is_some_and(Node::is_unused) {
-            // The memory of a burst of masks goes with the last of them.
-            *self = Self::new(self.syntax);
         }
         removed
     }
@@ -372,7 +477,7 @@ impl MaskTree {
     /// Nodes in use, the root not counted.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        self.nodes.len() - self.free.len() - 1
+        self.nodes.len() - 1
     }
 }
 
@@ -503,7 +608,29 @@ mod tests {
                 assert!(!tree.find(mask).is_some_and(|place| tree.remove(place, member)));
             }
         }
-        assert_eq!((tree.len(), tree.edges.len()), (0, 0));
+        assert_eq!((tree.len(), tree.edges.iter().map(HashTable::len).sum()), (0, 0));
+    }
+
+    #[test]
+    fn memory_of_a_burst_goes_with_it() {
+        let mut tree = MaskTree::new(Syntax::Topic);
+        tree.insert("stays", 1);
+        let room = |tree: &MaskTree| {
+            let nodes: usize = tree.nodes.chunks.iter().map(|chunk| chunk.nodes.capacity()).sum();
+            nodes + tree.edges.iter().map(HashTable::capacity).sum::<usize>()
+        };
+        let mut most = 0;
+        for round in 0..3 {
+            let places: Vec<_> =
+                (0..50_000).map(|number| tree.insert(&format!("{round}/{number}"), 2).0).collect();
+            most = most.max(room(&tree));
+            assert!(places.iter().all(|place| tree.remove(*place, 2)));
+            assert_eq!(tree.len(), 1);
+        }
+        assert!(most > 100_000 && room(&tree) < 25_000, "{most}, then {}", room(&tree));
+        let mut found = 0;
+        tree.matches("stays", |_| found += 1);
+        assert_eq!(found, 1);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::fan_out::Delivery;
 use crate::mask_change::{MASKS_PER_HOLD, masks_of};
 use crate::registry::Registry;
 use crate::route_cache::Route;
-use crate::subscriptions::{Interest, Subscriptions};
+use crate::subscriptions::{Interest, MaskLimits, Subscriptions};
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{
     Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError, yield_now,
@@ -23,15 +23,14 @@ const LOOK_UP_WORK: usize = 16;
 pub struct RouteLimits {
     /// Subscriptions and exclusions together. Default 65,536; one more answers `Data` (0x72). The one to
     /// [`WARN_TOPIC`] that every client is given is not counted.
+    ///
+    /// They may take a KiB each on the average, 64 MiB with the default; a mask is counted with about 200 bytes a
+    /// level and its text. More answers `Data` too.
     pub subscriptions: usize,
 }
 
-impl RouteLimits {
-    /// With the one every client is given.
-    pub(crate) const fn held(self) -> usize {
-        self.subscriptions.saturating_add(1)
-    }
-}
+/// What a mask may take on the average, in bytes.
+const MASK_BYTES: usize = 1 << 10;
 
 impl Default for RouteLimits {
     fn default() -> Self {
@@ -69,6 +68,8 @@ pub struct Router {
     /// Counts changes of the tables: a cached route of an older generation is looked up again.
     generation: AtomicU64,
     limits: RouteLimits,
+    /// What the masks of all clients may take.
+    mask_bytes: usize,
     departed: Mutex<Totals>,
 }
 
@@ -81,8 +82,23 @@ impl Router {
             look_ups_waiting: AtomicUsize::new(0),
             generation: AtomicU64::new(1),
             limits,
+            mask_bytes: usize::MAX,
             departed: Mutex::new(Totals::default()),
         }
+    }
+
+    /// Bounds what subscriptions and exclusions of all clients may take together, in bytes. Default: no bound. Beyond it
+    /// each client may still have 64 KiB of them; more answers `Data` (0x72).
+    #[must_use]
+    pub const fn mask_bytes(mut self, bytes: usize) -> Self {
+        self.mask_bytes = bytes;
+        self
+    }
+
+    /// What one client's masks may take, the one every client is given included.
+    pub(crate) const fn mask_limits(&self) -> MaskLimits {
+        let count = self.limits.subscriptions.saturating_add(1);
+        MaskLimits { count, bytes: count.saturating_mul(MASK_BYTES), all_bytes: self.mask_bytes }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Tables> {
@@ -132,12 +148,11 @@ impl Router {
         client: &Arc<ClientEntry>,
         force: bool,
     ) -> Result<Vec<Arc<ClientEntry>>, ErrorCode> {
-        let limit = self.limits.held();
         self.change(|tables| {
             let replaced = tables.registry.register(client, force)?;
             self.depart(&mut tables.subscriptions, &replaced);
             tables.subscriptions.add_client(client);
-            tables.subscriptions.add(Interest::Subscription, client, WARN_TOPIC, limit);
+            tables.subscriptions.add(Interest::Subscription, client, WARN_TOPIC, MaskLimits::NONE);
             Ok(replaced)
         })
     }

@@ -31,6 +31,8 @@ impl Interest {
 struct Held {
     client: Option<Arc<ClientEntry>>,
     places: HashSet<(Interest, Place), RandomState>,
+    /// What they cost.
+    bytes: usize,
     /// Of a client that is leaving: what is still to be taken out. A list, because cutting slices off a set looks
     /// at its emptied part again each time.
     leaving: Vec<(Interest, Place)>,
@@ -44,8 +46,28 @@ pub(crate) struct Subscriptions {
     /// By slot.
     held: Vec<Held>,
     free: Vec<u32>,
+    /// What all cost.
+    bytes: usize,
     changes: u64,
 }
+
+/// How much masks may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MaskLimits {
+    /// Masks of one client.
+    pub(crate) count: usize,
+    /// Bytes of one client.
+    pub(crate) bytes: usize,
+    /// Bytes of all together. Whatever the others have, each may have [`FREE_BYTES`].
+    pub(crate) all_bytes: usize,
+}
+
+impl MaskLimits {
+    pub(crate) const NONE: Self = Self { count: usize::MAX, bytes: usize::MAX, all_bytes: usize::MAX };
+}
+
+/// What the masks of each client may take although those of the others use up everything, in bytes: some hundred masks.
+const FREE_BYTES: usize = 64 << 10;
 
 impl Subscriptions {
     pub(crate) fn new() -> Self {
@@ -54,6 +76,7 @@ impl Subscriptions {
             unwanted: MaskTree::new(Syntax::Topic),
             held: Vec::new(),
             free: Vec::new(),
+            bytes: 0,
             changes: 0,
         }
     }
@@ -110,18 +133,24 @@ impl Subscriptions {
         }
     }
 
-    /// Adds a mask; false if the client holds `limit` of both kinds already.
+    /// Adds a mask; false if that would exceed a limit.
     pub(crate) fn add(
         &mut self,
         interest: Interest,
         client: &Arc<ClientEntry>,
         mask: &str,
-        limit: usize,
+        limits: MaskLimits,
     ) -> bool {
-        let Some((slot, count)) = self.held(client).map(|(slot, held)| (slot, held.places.len())) else {
+        let Some((slot, count, bytes)) =
+            self.held(client).map(|(slot, held)| (slot, held.places.len(), held.bytes))
+        else {
             return true;
         };
-        if count >= limit {
+        let cost = MaskTree::cost(Syntax::Topic, mask);
+        let exceeded = count >= limits.count
+            || bytes + cost > limits.bytes
+            || (self.bytes + cost > limits.all_bytes && bytes + cost > FREE_BYTES);
+        if exceeded {
             let known = self.tree(interest).find(mask);
             return known.is_some_and(|place| {
                 self.held(client).is_some_and(|(_, held)| held.places.contains(&(interest, place)))
@@ -130,6 +159,8 @@ impl Subscriptions {
         let (place, new) = self.tree(interest).insert(mask, slot);
         if new && let Some((_, held)) = self.held(client) {
             held.places.insert((interest, place));
+            held.bytes += cost;
+            self.bytes += cost;
             self.changes += 1;
         }
         true
@@ -140,6 +171,9 @@ impl Subscriptions {
         let Some(place) = self.tree(interest).find(mask) else { return };
         let Some((slot, held)) = self.held(client) else { return };
         if held.places.remove(&(interest, place)) {
+            let cost = MaskTree::cost(Syntax::Topic, mask);
+            held.bytes -= cost;
+            self.bytes -= cost;
             self.tree(interest).remove(place, slot);
             self.changes += 1;
         }
@@ -157,7 +191,7 @@ impl Subscriptions {
         }
         if done {
             if let Some(held) = self.held.get_mut(slot as usize) {
-                *held = Held::default();
+                self.bytes -= std::mem::take(held).bytes;
             }
             self.free.push(slot);
         }
@@ -204,7 +238,7 @@ mod tests {
         let mut subscriptions = Subscriptions::new();
         let stays = unix("stays");
         subscriptions.add_client(&stays);
-        assert!(subscriptions.add(Interest::Subscription, &stays, "#", MASKS));
+        assert!(subscriptions.add(Interest::Subscription, &stays, "#", MaskLimits::NONE));
         let start = sizes(&subscriptions);
         let mut added = 0;
         for round in 0..CLIENTS {
@@ -212,8 +246,12 @@ mod tests {
             subscriptions.add_client(&leaves);
             for mask in 0..MASKS {
                 let interest = if mask % 2 == 0 { Interest::Subscription } else { Interest::Exclusion };
-                added +=
-                    usize::from(subscriptions.add(interest, &leaves, &format!("{mask}/+/{round}"), MASKS));
+                added += usize::from(subscriptions.add(
+                    interest,
+                    &leaves,
+                    &format!("{mask}/+/{round}"),
+                    MaskLimits::NONE,
+                ));
             }
             let mut slices = 1;
             while !subscriptions.remove_client(&leaves, 7) {
@@ -228,15 +266,47 @@ mod tests {
     }
 
     #[test]
+    fn what_masks_cost_is_bounded_and_given_back() {
+        let cost = MaskTree::cost(Syntax::Topic, "a/+/long");
+        // Levels behind the deep wildcard are not held, so they do not count.
+        assert_eq!(MaskTree::cost(Syntax::Topic, "a/#"), MaskTree::cost(Syntax::Topic, "a/#/long/tail"));
+        let limits = MaskLimits { count: usize::MAX, bytes: 10 * cost, all_bytes: usize::MAX };
+        let mut subscriptions = Subscriptions::new();
+        let (one, two) = (unix("one"), unix("two"));
+        subscriptions.add_client(&one);
+        subscriptions.add_client(&two);
+        let mask = |number: usize| format!("a/+/{number:04}");
+        let wanted = Interest::Subscription;
+        let add = |subscriptions: &mut Subscriptions, client, limits| {
+            (0..2_000).filter(|number| subscriptions.add(wanted, client, &mask(*number), limits)).count()
+        };
+        assert_eq!(add(&mut subscriptions, &one, limits), 10);
+        assert!(subscriptions.add(wanted, &one, &mask(3), limits), "held already");
+        assert_eq!(subscriptions.bytes, 10 * cost);
+        subscriptions.remove(wanted, &one, "a/+/0003");
+        subscriptions.remove(wanted, &one, "a/+/0003");
+        assert!(
+            subscriptions.add(Interest::Exclusion, &one, "a/+/excl", limits),
+            "what was taken out is free"
+        );
+        assert!(!subscriptions.add(wanted, &one, "b", limits));
+        // All are used up: who has little may have some all the same.
+        let limits = MaskLimits { count: usize::MAX, bytes: usize::MAX, all_bytes: 10 * cost };
+        assert_eq!(add(&mut subscriptions, &two, limits), FREE_BYTES / cost);
+        assert!(subscriptions.remove_client(&one, 100) && subscriptions.remove_client(&two, 10_000));
+        assert_eq!(subscriptions.bytes, 0);
+    }
+
+    #[test]
     fn a_client_without_a_place_changes_nothing() {
         let mut subscriptions = Subscriptions::new();
         let (never, gone, stays) = (unix("never"), unix("gone"), unix("stays"));
         subscriptions.add_client(&gone);
         assert!(subscriptions.remove_client(&gone, 1));
         subscriptions.add_client(&stays);
-        assert!(subscriptions.add(Interest::Subscription, &stays, "a", 1));
+        assert!(subscriptions.add(Interest::Subscription, &stays, "a", MaskLimits::NONE));
         for stranger in [&never, &gone] {
-            assert!(subscriptions.add(Interest::Subscription, stranger, "a", 1));
+            assert!(subscriptions.add(Interest::Subscription, stranger, "a", MaskLimits::NONE));
             subscriptions.remove(Interest::Subscription, stranger, "a");
             assert!(subscriptions.remove_client(stranger, 1));
             let (receivers, _) = subscriptions.receivers("a");
