@@ -155,5 +155,5 @@ fn run(sender: &mut UnixStream, receiver: &mut UnixStream, batch: &[u8]) -> Dura
             }
         }
     });
-    used() - start
+    used().saturating_sub(start)
 }

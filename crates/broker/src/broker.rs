@@ -38,7 +38,10 @@ const CORE_HANDLERS: usize = 256;
 pub(crate) struct Inner {
     pub(crate) options: BrokerOptions,
     pub(crate) router: Router,
+    /// What all queues may take together.
     pub(crate) budget: Arc<Budget>,
+    /// What all half-read frames may take together.
+    pub(crate) input_budget: Budget,
     pub(crate) connections: Connections,
     pub(crate) clock: Clock,
     pub(crate) events: Events,
@@ -192,7 +195,7 @@ pub(crate) fn stats(broker: &Inner) -> BrokerStats {
     BrokerStats {
         uptime: broker.started.elapsed(),
         totals: broker.router.totals(),
-        queued_bytes: broker.budget.used(),
+        queued_bytes: broker.budget.used().saturating_add(broker.input_budget.used()),
     }
 }
 
@@ -330,8 +333,9 @@ impl BrokerBuilder {
         };
         let _on_runtime = handle.enter();
         let inner = Arc::new(Inner {
-            router: Router::new(options.routes),
-            budget: Arc::new(Budget::new(options.total_bytes)),
+            router: Router::new(options.routes).mask_bytes(options.total_bytes),
+            budget: Arc::new(Budget::new(options.total_bytes - options.total_bytes / 2)),
+            input_budget: Budget::new(options.total_bytes / 2),
             connections: Connections::new(&options, rustix::process::geteuid().as_raw()),
             clock: Clock::new(),
             events: Events::new(hook),

@@ -11,7 +11,7 @@ use elbus_routing::{Batch, ClientEntry, Drain, Outbox};
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -76,9 +76,33 @@ impl fmt::Display for EndReason {
 /// A batch on its way out.
 #[derive(Debug)]
 struct InFlight {
+    /// What is not let go of yet.
     batch: Batch,
+    /// Bytes of it that are written.
     written: usize,
+    /// All bytes of the batch, and those of them that were written and let go of.
+    length: usize,
+    gone: usize,
     released_frames: usize,
+}
+
+impl InFlight {
+    fn new(batch: Batch) -> Self {
+        Self { length: batch.length, batch, written: 0, gone: 0, released_frames: 0 }
+    }
+
+    /// Notes what was written. Returns how many frames left with it: they do in proportion, so that a waiting sender
+    /// sees the queue shrink.
+    fn wrote(&mut self, bytes: usize) -> usize {
+        self.written += bytes;
+        let discarded = self.batch.discard(self.written);
+        self.written -= discarded;
+        self.gone += discarded;
+        let left = self.batch.frames * (self.gone + self.written) / self.length;
+        let more = left - self.released_frames;
+        self.released_frames = left;
+        more
+    }
 }
 
 enum Written {
@@ -109,6 +133,8 @@ pub(crate) struct Connection {
     heard_ms: AtomicU64,
     pinged: AtomicBool,
     mid_frame: AtomicBool,
+    /// Bytes of memory that a frame not yet whole takes.
+    held: AtomicUsize,
     written_bytes: AtomicU64,
     /// Weak, because the client's outbox holds the connection.
     client: OnceLock<Weak<ClientEntry>>,
@@ -130,6 +156,7 @@ impl Connection {
             heard_ms: AtomicU64::new(0),
             pinged: AtomicBool::new(false),
             mid_frame: AtomicBool::new(false),
+            held: AtomicUsize::new(0),
             written_bytes: AtomicU64::new(0),
             client: OnceLock::new(),
             progress: (AtomicU64::new(0), AtomicU64::new(now_ms)),
@@ -183,6 +210,14 @@ impl Connection {
         if self.mid_frame.load(Ordering::Relaxed) != mid_frame {
             self.mid_frame.store(mid_frame, Ordering::Relaxed);
         }
+    }
+
+    pub(crate) fn set_held(&self, bytes: usize) {
+        self.held.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
     }
 
     /// True while nothing has been received.
@@ -246,7 +281,11 @@ impl Connection {
     fn write_now(&self, outbox: &Outbox) {
         let Some(batch) = outbox.take() else { return };
         let mut half = self.lock();
-        half.in_flight = Some(InFlight { batch, written: 0, released_frames: 0 });
+        if half.socket.is_none() {
+            // The session ended in between: nobody would ever let go of it.
+            return;
+        }
+        half.in_flight = Some(InFlight::new(batch));
         self.go_on(&mut half, outbox);
     }
 
@@ -257,10 +296,10 @@ impl Connection {
             let Some(mut flight) = in_flight.take() else { return };
             match self.write_batch(socket.as_ref(), &mut flight, outbox) {
                 Written::All => {
-                    let InFlight { batch, written, released_frames } = flight;
+                    let InFlight { batch, written, released_frames, .. } = flight;
                     let (frames, bytes) = (batch.frames - released_frames, batch.length - written);
                     let next = outbox.complete(batch.into_buffer(), frames, bytes);
-                    *in_flight = next.map(|batch| InFlight { batch, written: 0, released_frames: 0 });
+                    *in_flight = next.map(InFlight::new);
                 }
                 Written::Blocked => {
                     *in_flight = Some(flight);
@@ -285,11 +324,8 @@ impl Connection {
                     if flight.written + bytes == flight.batch.length {
                         return Written::All;
                     }
-                    flight.written += bytes;
-                    // Frames leave in proportion, so that a waiting sender sees the queue shrink.
-                    let gone = flight.batch.frames * flight.written / flight.batch.length;
-                    outbox.release(gone - flight.released_frames, bytes);
-                    flight.released_frames = gone;
+                    let frames = flight.wrote(bytes);
+                    outbox.release(frames, bytes);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Written::Blocked,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

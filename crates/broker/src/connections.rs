@@ -2,7 +2,8 @@
 
 use crate::connection::{Connection, EndReason};
 use crate::{BrokerOptions, Socket};
-use elbus_routing::PeerIdentity;
+use elbus_protocol::DecodeError;
+use elbus_routing::{Budget, PeerIdentity};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -118,6 +119,22 @@ impl Connections {
         if table.open.is_empty() {
             self.emptied.notify_waiters();
         }
+    }
+
+    /// Ends the connection that takes most memory for half a frame, if that is more than `held`. True if there will be
+    /// room then, or soon, because others are ending.
+    pub(crate) fn make_room(&self, budget: &Budget, held: usize) -> bool {
+        let connections = self.all();
+        let (ending, others): (Vec<_>, Vec<_>) =
+            connections.iter().partition(|connection| connection.reason().is_some());
+        let leaving: usize = ending.iter().map(|connection| connection.held()).sum();
+        if budget.used().saturating_sub(leaving).saturating_add(held) <= budget.limit() {
+            return true;
+        }
+        let most = others.into_iter().max_by_key(|connection| connection.held());
+        let Some(most) = most.filter(|most| most.held() > held) else { return false };
+        most.end(EndReason::Malformed(DecodeError::NoMemory(most.held())));
+        true
     }
 
     /// A copy of the list.

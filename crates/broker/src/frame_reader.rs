@@ -7,6 +7,7 @@ use crate::Socket;
 use crate::broker::Inner;
 use crate::connection::{Connection, EndReason};
 use bytes::Bytes;
+use elbus_protocol::limits::LARGE_FRAME_BYTES;
 use elbus_protocol::{AckFrame, DecodeError, Decoder, ErrorCode, Header, OpFrame, OpHeader, encode_ack};
 use elbus_routing::{ClientEntry, Sender};
 use std::cell::RefCell;
@@ -17,6 +18,8 @@ use std::sync::Arc;
 /// One read, in bytes.
 const CHUNK_BYTES: usize = 64 << 10;
 
+/// What a connection may keep of half a frame however much the others do, in bytes: most frames are smaller.
+const FREE_BYTES: usize = LARGE_FRAME_BYTES;
 /// Bytes of large frames after which others get the thread: as long as a turn of routing, some hundred
 /// microseconds.
 const TURN_BYTES: usize = 1 << 20;
@@ -242,24 +245,30 @@ impl<'a> FrameReader<'a> {
         poll_fn(|cx| self.sender.client().outbox().poll_relief(cx)).await;
     }
 
-    /// Charges what is kept to the broker's total, or ends the connection that would exceed it.
+    /// Charges what is kept, and what the next read may add, to what all half-read frames may take. Where that is used
+    /// up, whoever takes most of it goes: this connection, or another one whose memory this one then gets.
     fn charge(&mut self) -> Result<(), EndReason> {
         let held = self.decoder.held_bytes();
-        if held > self.charged {
-            if !self.broker.budget.try_charge(held - self.charged) {
+        let budget = &self.broker.input_budget;
+        if held <= self.charged {
+            budget.refund(self.charged - held);
+        } else if !budget.try_charge(held - self.charged) {
+            let room = held <= FREE_BYTES || self.broker.connections.make_room(budget, held);
+            if !room {
                 return Err(EndReason::Malformed(DecodeError::NoMemory(held)));
             }
-        } else {
-            self.broker.budget.refund(self.charged - held);
+            budget.charge(held - self.charged);
         }
         self.charged = held;
+        self.connection.set_held(held);
         Ok(())
     }
 }
 
 impl Drop for FrameReader<'_> {
     fn drop(&mut self) {
-        self.broker.budget.refund(self.charged);
+        self.connection.set_held(0);
+        self.broker.input_budget.refund(self.charged);
     }
 }
 

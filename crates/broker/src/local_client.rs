@@ -5,7 +5,7 @@ use crate::broker::Inner;
 use crate::{BrokerError, LocalSession};
 use bytes::{Buf, Bytes};
 use elbus_protocol::{ErrorCode, EventHeader, Header, OpBody, QoS};
-use elbus_routing::{Batch, ClientEntry, Drain, Outbox};
+use elbus_routing::{ClientEntry, Drain, Outbox};
 use elbus_rpc::{Ack, Endpoint, EndpointOptions, Link, SubmitError, WeakEndpoint};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -123,7 +123,11 @@ async fn drive(leaving: Leaving, wake: Arc<Notify>, closed: Arc<AtomicBool>) {
         let mut next = outbox.take();
         while let Some(batch) = next {
             let Some(endpoint) = leaving.endpoint.upgrade() else { return };
-            deliver(&endpoint, batch);
+            let (first, rest) = batch.into_buffers();
+            deliver(&endpoint, first);
+            for bytes in rest {
+                deliver(&endpoint, bytes);
+            }
             drop(endpoint);
             next = outbox.complete(Vec::new(), 0, 0);
             tokio::task::consume_budget().await;
@@ -131,8 +135,7 @@ async fn drive(leaving: Leaving, wake: Arc<Notify>, closed: Arc<AtomicBool>) {
     }
 }
 
-fn deliver(endpoint: &LocalClient, batch: Batch) {
-    let mut bytes = batch.into_bytes();
+fn deliver(endpoint: &LocalClient, mut bytes: Bytes) {
     while let Some(header) = EventHeader::read(&bytes) {
         let body_length = usize::try_from(header.body_length()).unwrap_or(usize::MAX);
         if bytes.len().saturating_sub(EventHeader::BYTES) < body_length {

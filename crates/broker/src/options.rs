@@ -13,10 +13,13 @@ pub struct BrokerOptions {
     pub workers: usize,
     /// Bound of each client's queue. Default 65,536 frames and 16 MiB.
     pub queue: QueueLimits,
-    /// Bound of all queues and half-read frames together, in bytes. Default: the smaller of 256 MiB and a
-    /// quarter of the machine's or container's memory.
+    /// Bound of all queues and half-read frames together, in bytes; each may take half of it. Default: the smaller of
+    /// 256 MiB and a quarter of the machine's or container's memory. Beyond it each queue may still hold 64 KiB and each
+    /// connection 16 KiB of a frame, so that nobody can silence those who need little; a queue that has more counts as
+    /// full; and of connections with half a frame the one that takes most is ended.
     pub total_bytes: usize,
-    /// Bounds of the routing tables. Default 65,536 subscriptions and exclusions per client.
+    /// Bounds of the routing tables. Default 65,536 subscriptions and exclusions per client, which may take 64 MiB;
+    /// those of all clients may take as much as `total_bytes` beside it.
     pub routes: RouteLimits,
     /// A new primary takes a name from its holder instead of being refused. Default off.
     pub force_register: bool,

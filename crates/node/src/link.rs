@@ -13,6 +13,7 @@ use elbus_protocol::{
     RpcCode, RpcFrame, RpcKind, result_byte,
 };
 use elbus_routing::{ClientEntry, ClientKind};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
@@ -64,8 +65,11 @@ fn taken(client: &ClientEntry) -> u64 {
 
 /// What was taken out of the queue and is not all in an arena yet.
 struct Taken {
+    /// The buffer at hand, and where in it the next frame begins.
     bytes: Bytes,
     at: usize,
+    /// The buffers behind it.
+    rest: VecDeque<Bytes>,
     frames: usize,
     length: usize,
 }
@@ -277,6 +281,10 @@ impl LocalEnd {
                 record.event(&Event::parse(header, body).map_err(Stop::Broken)?)?;
                 batch.at = end;
             }
+            if let Some(next) = batch.rest.pop_front() {
+                (batch.bytes, batch.at) = (next, 0);
+                continue;
+            }
             let (frames, length) = (batch.frames, batch.length);
             let buffer = std::mem::take(&mut batch.bytes).try_into_mut().map(Vec::from).unwrap_or_default();
             self.batch = outbox.complete(buffer, frames, length).map(Taken::from);
@@ -287,7 +295,9 @@ impl LocalEnd {
 
 impl From<elbus_routing::Batch> for Taken {
     fn from(batch: elbus_routing::Batch) -> Self {
-        Self { at: 0, frames: batch.frames, length: batch.length, bytes: batch.into_bytes() }
+        let (frames, length) = (batch.frames, batch.length);
+        let (bytes, rest) = batch.into_buffers();
+        Self { bytes, at: 0, rest, frames, length }
     }
 }
 

@@ -5,7 +5,7 @@
 //! on its way. What the bytes of a frame mean is in `op_frame.rs` and `event_frame.rs`.
 
 use crate::DecodeError;
-use crate::limits::{LARGE_FRAME_BYTES, LARGE_FRAME_FIRST_BYTES};
+use crate::limits::{LARGE_FRAME_BYTES, LARGE_FRAME_FIRST_BYTES, LARGE_FRAME_STEP_BYTES};
 
 /// The fixed part of a frame: it says how long the body is.
 pub trait Header: Copy {
@@ -38,6 +38,23 @@ struct LargeFrame<H> {
 impl<H: Header> LargeFrame<H> {
     fn missing(&self) -> usize {
         length(&self.header).saturating_sub(self.body.len())
+    }
+
+    /// True once so much has come that the rest is believed to.
+    fn is_well_under_way(&self) -> bool {
+        cfg!(target_pointer_width = "64") && self.body.len() >= LARGE_FRAME_STEP_BYTES
+    }
+
+    /// What memory grows by when it is used up.
+    fn step(&self) -> usize {
+        self.body.len().max(LARGE_FRAME_FIRST_BYTES).min(self.missing())
+    }
+
+    fn held(&self) -> usize {
+        let (length, capacity) = (self.body.len(), self.body.capacity());
+        let next = if length == capacity { capacity.saturating_add(self.step()) } else { capacity };
+        // Address space that nothing was read into is no memory.
+        next.min(length.saturating_add(LARGE_FRAME_STEP_BYTES))
     }
 }
 
@@ -111,7 +128,7 @@ impl<H: Header> Decoder<H> {
 
     /// Where the next bytes belong while a large frame is on its way, and how many may be read at the most.
     ///
-    /// The buffer has spare capacity for some of them; it never grows ahead of twice what has arrived.
+    /// The buffer has spare capacity for some of them; memory never grows ahead of twice what has arrived.
     ///
     /// # Errors
     /// [`DecodeError::NoMemory`] if it cannot grow.
@@ -121,11 +138,12 @@ impl<H: Header> Decoder<H> {
         };
         let missing = large.missing();
         if large.body.capacity() == large.body.len() {
-            let step = large.body.len().max(LARGE_FRAME_FIRST_BYTES).min(missing);
-            reserve(&mut large.body, step)?;
+            let step = large.step();
+            let most = if large.is_well_under_way() { missing } else { step };
+            reserve(&mut large.body, most).or_else(|_| reserve(&mut large.body, step))?;
         }
         let spare = large.body.capacity().saturating_sub(large.body.len());
-        Ok(Some((&mut large.body, missing.min(spare))))
+        Ok(Some((&mut large.body, missing.min(spare).min(LARGE_FRAME_STEP_BYTES))))
     }
 
     /// The large frame, once it is whole.
@@ -133,9 +151,9 @@ impl<H: Header> Decoder<H> {
         self.large.take_if(|large| large.missing() == 0).map(|large| (large.header, large.body))
     }
 
-    /// Bytes of memory held for unfinished input.
+    /// Bytes of memory that unfinished input takes, what the next read may add included.
     pub fn held_bytes(&self) -> usize {
-        self.kept.capacity().saturating_add(self.large.as_ref().map_or(0, |large| large.body.capacity()))
+        self.kept.capacity().saturating_add(self.large.as_ref().map_or(0, LargeFrame::held))
     }
 
     /// True if a frame has begun and is not whole.
@@ -205,7 +223,7 @@ mod tests {
         let header = OpHeader { id: 1, flags: 0x12, length: 1 << 30 };
         let mut decoder = Decoder::<OpHeader>::new(u32::MAX);
         decoder.keep(&header.encode()).unwrap();
-        assert!(decoder.held_bytes() <= 64);
+        assert!(decoder.held_bytes() <= LARGE_FRAME_FIRST_BYTES);
         let (space, most) = decoder.large_space().unwrap().unwrap();
         assert!(most <= LARGE_FRAME_FIRST_BYTES);
         space.extend_from_slice(&[0; 10]);

@@ -23,3 +23,6 @@ pub const LARGE_FRAME_BYTES: usize = 16 << 10;
 /// First piece of memory a large frame gets whose body has not begun to arrive, in bytes; it doubles as bytes arrive,
 /// so that memory follows what was received and not what was announced.
 pub const LARGE_FRAME_FIRST_BYTES: usize = 4 << 10;
+/// Most that is read of a large frame at a time, in bytes. A frame of which so much has come is given room for all of
+/// the rest where addresses have 64 bits: that is address space, not memory, and it is not copied again.
+pub const LARGE_FRAME_STEP_BYTES: usize = 1 << 20;

@@ -1,4 +1,4 @@
-//! Memory that all queues and half-read frames of a broker may take together.
+//! Memory that all queues of a broker, or all its half-read frames, may take together.
 
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
@@ -28,9 +28,19 @@ impl Budget {
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
+    /// Takes `bytes` even beyond the limit: for what is small and promised, or will be free in a moment.
+    pub fn charge(&self, bytes: usize) {
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// Gives back `bytes` taken before.
     pub fn refund(&self, bytes: usize) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// The bound.
+    pub const fn limit(&self) -> usize {
+        self.limit
     }
 
     /// Bytes charged now.

@@ -7,6 +7,7 @@
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::{Budget, Traffic};
 use bytes::Bytes;
+use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::mem;
 use std::task::{Context, Poll, Waker};
@@ -14,6 +15,10 @@ use std::task::{Context, Poll, Waker};
 /// Largest payload that is copied into each receiver's buffer, in bytes. Beyond it sharing one copy costs
 /// less than the copies.
 pub(crate) const INLINE_BYTES: usize = 4 << 10;
+
+/// A contiguous buffer of this size is put aside as it is and another begun, in bytes: one that went on growing would
+/// be copied, under the lock, and take twice its size meanwhile.
+const SEAL_BYTES: usize = 256 << 10;
 
 /// A buffer larger than this is not kept for the next batch, in bytes, so that a burst does not stay in
 /// memory.
@@ -58,7 +63,8 @@ pub enum Push {
     Queued,
     /// Queued, and the sender should now wait with [`Outbox::poll_relief`] for at most the pause allowed.
     QueuedPause,
-    /// Not queued: the queue or the broker's total budget is full.
+    /// Not queued: the queue is full, or the broker's total budget is and this queue has had its first
+    /// [`Budget::STEP`].
     Full,
     /// Not queued: the client is gone.
     Closed,
@@ -76,6 +82,10 @@ pub trait Drain: Send + Sync + 'static {
 /// Everything an outbox held when it was taken.
 #[derive(Debug, Default)]
 pub struct Batch {
+    /// Finished pieces, in front of all else.
+    sealed: VecDeque<Bytes>,
+    /// Some of them begin in the middle of a frame.
+    cut: bool,
     bytes: Vec<u8>,
     /// Shared payloads, each with its place: it goes in front of the byte of that index.
     shared: Vec<(usize, Bytes)>,
@@ -92,7 +102,7 @@ impl Batch {
         let mut shared = self.shared.iter();
         let mut payload: Option<&[u8]> = None;
         let mut ended = false;
-        std::iter::from_fn(move || {
+        let open = std::iter::from_fn(move || {
             if let Some(bytes) = payload.take() {
                 return Some(bytes);
             }
@@ -107,8 +117,35 @@ impl Batch {
             }
             ended = true;
             Some(self.bytes.get(from..).unwrap_or_default())
-        })
-        .filter(|piece| !piece.is_empty())
+        });
+        self.sealed.iter().map(Bytes::as_ref).chain(open).filter(|piece| !piece.is_empty())
+    }
+
+    /// Puts the contiguous buffer and what goes between its bytes aside as finished pieces.
+    fn seal(&mut self) {
+        let whole = Bytes::from(mem::take(&mut self.bytes));
+        let mut from = 0;
+        self.cut |= !self.shared.is_empty();
+        for (at, payload) in self.shared.drain(..) {
+            self.sealed.push_back(whole.slice(from..at));
+            self.sealed.push_back(payload);
+            from = at;
+        }
+        self.sealed.push_back(whole.slice(from..));
+    }
+
+    /// Lets go of pieces among the first `written` bytes that are finished with. Returns how many bytes that were: the
+    /// batch is shorter by so much.
+    pub fn discard(&mut self, written: usize) -> usize {
+        let mut gone = 0;
+        while let Some(piece) = self.sealed.front()
+            && gone + piece.len() <= written
+        {
+            gone += piece.len();
+            self.sealed.pop_front();
+        }
+        self.length -= gone;
+        gone
     }
 
     /// The pieces behind the first `skip` bytes, for a vectored write; fills `slices` and returns how many.
@@ -132,14 +169,18 @@ impl Batch {
         count
     }
 
-    /// The batch as one buffer, shared payloads copied in; for receivers in the process.
-    pub fn into_bytes(self) -> Bytes {
-        if self.shared.is_empty() {
-            return Bytes::from(self.bytes);
+    /// The batch for receivers in the process: buffers that each hold whole frames, the first by itself, because most
+    /// batches have one. Where payloads are shared it is one buffer with copies of them.
+    pub fn into_buffers(mut self) -> (Bytes, VecDeque<Bytes>) {
+        if self.cut || !self.shared.is_empty() {
+            let mut whole = Vec::with_capacity(self.length);
+            self.pieces().for_each(|piece| whole.extend_from_slice(piece));
+            return (Bytes::from(whole), VecDeque::new());
         }
-        let mut whole = Vec::with_capacity(self.length);
-        self.pieces().for_each(|piece| whole.extend_from_slice(piece));
-        Bytes::from(whole)
+        let last = Bytes::from(self.bytes);
+        let Some(first) = self.sealed.pop_front() else { return (last, self.sealed) };
+        self.sealed.push_back(last);
+        (first, self.sealed)
     }
 
     /// The contiguous buffer, to be given back with [`Outbox::complete`].
@@ -247,13 +288,17 @@ impl Outbox {
         self.notify();
     }
 
-    /// Charges the total budget for `length` more bytes; false, with nothing charged, if it has none left.
+    /// Charges the total budget for `length` more bytes; false, with nothing charged, if it has none left. The first
+    /// step of a queue is always to be had: whoever fills the budget must not silence those who take what they get.
     fn charge(&self, state: &mut State, length: usize) -> bool {
         let bytes = state.bytes + length;
         if bytes > state.charged {
             let more = (bytes - state.charged).next_multiple_of(Budget::STEP);
             if !self.budget.try_charge(more) {
-                return false;
+                if state.charged > 0 || more > Budget::STEP {
+                    return false;
+                }
+                self.budget.charge(more);
             }
             state.charged += more;
         }
@@ -271,6 +316,9 @@ impl Outbox {
         buffer.extend_from_slice(wire);
         if let Some(payload) = shared {
             state.pending.shared.push((buffer.len(), payload.clone()));
+        }
+        if state.pending.bytes.len() >= SEAL_BYTES {
+            state.pending.seal();
         }
         state.pending.length += length;
         state.bytes += length;
@@ -490,6 +538,11 @@ mod tests {
         (Outbox::new(limits, Arc::clone(budget), greeting, Box::new(Owner(Arc::clone(&told)))), told)
     }
 
+    fn bytes(batch: Batch) -> Vec<u8> {
+        let (first, rest) = batch.into_buffers();
+        rest.iter().fold(first.to_vec(), |all, buffer| [&all[..], buffer].concat())
+    }
+
     fn unbounded() -> Arc<Budget> {
         Arc::new(Budget::new(usize::MAX))
     }
@@ -567,14 +620,53 @@ mod tests {
         let (second, _) = queue(limits(100, 1 << 30), &budget, b"");
         assert_ne!(first.push(&vec![0; Budget::STEP + 1], None, 1), Push::Full);
         assert_eq!(budget.used(), 2 * Budget::STEP);
-        assert_eq!(second.push(b"x", None, 1), Push::Full);
+        let large = vec![0; Budget::STEP + 1];
+        assert_eq!(second.push(&large, None, 1), Push::Full);
         assert_eq!((second.refused(), second.frames(), second.sent()), (1, 0, Traffic::default()));
-        assert_eq!(drain(&first), 1);
+        // The first step is everybody's, and no more than that.
+        assert_ne!(second.push(&vec![0; Budget::STEP], None, 1), Push::Full);
+        assert_eq!(budget.used(), 3 * Budget::STEP);
+        assert_eq!(second.push(b"x", None, 1), Push::Full);
+        assert_eq!((drain(&first), drain(&second)), (1, 1));
         assert_eq!(budget.used(), 0);
-        assert_ne!(second.push(b"x", None, 1), Push::Full);
-        assert_eq!(budget.used(), Budget::STEP);
+        assert_ne!(second.push(&large, None, 1), Push::Full);
+        assert_eq!(budget.used(), 2 * Budget::STEP);
         second.close();
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn what_is_queued_stays_in_pieces_and_in_order() {
+        const FRAME: usize = 1_000;
+        let (outbox, _) = queue(limits(usize::MAX, 1 << 30), &unbounded(), b"hello");
+        let mut expected = b"hello".to_vec();
+        for number in 0..4 * SEAL_BYTES / FRAME {
+            let wire = [u8::try_from(number % 251).unwrap(); FRAME];
+            let shared = (number % 50 == 0).then(|| Bytes::from(vec![b's'; 5_000]));
+            assert_ne!(outbox.push(&wire, shared.as_ref(), 1), Push::Full);
+            expected.extend_from_slice(&wire);
+            expected.extend_from_slice(&shared.unwrap_or_default());
+        }
+        let mut batch = outbox.take().unwrap();
+        assert!(batch.sealed.len() > 4 && batch.pieces().all(|piece| piece.len() <= SEAL_BYTES + FRAME));
+        assert!(batch.bytes.capacity() <= 2 * SEAL_BYTES, "no piece grows on");
+        assert_eq!(
+            (batch.length, batch.pieces().collect::<Vec<_>>().concat()),
+            (expected.len(), expected.clone())
+        );
+        // What is written is let go of piece by piece.
+        let written = SEAL_BYTES + 20_000;
+        let gone = batch.discard(written);
+        assert!((1..=written).contains(&gone) && batch.discard(0) == 0);
+        assert_eq!(batch.length, expected.len() - gone);
+        assert_eq!(bytes(batch), expected[gone..]);
+        // Without shared payloads each buffer holds whole frames.
+        let (outbox, _) = queue(limits(usize::MAX, 1 << 30), &unbounded(), b"");
+        for _ in 0..2 * SEAL_BYTES / FRAME {
+            outbox.push(&[0; FRAME], None, 1);
+        }
+        let (first, rest) = outbox.take().unwrap().into_buffers();
+        assert!(!rest.is_empty() && [first].iter().chain(&rest).all(|buffer| buffer.len() % FRAME == 0));
     }
 
     #[test]
@@ -603,13 +695,14 @@ mod tests {
         assert_eq!(pushed, [Push::Queued, Push::Queued, Push::QueuedPause, Push::QueuedPause]);
         assert_eq!(outbox.push(b"x", None, 1), Push::Full);
         assert_eq!(outbox.sent(), Traffic { frames: 4, bytes: 24 });
-        assert_eq!(outbox.take().unwrap().into_bytes(), ack.repeat(4));
+        assert_eq!(bytes(outbox.take().unwrap()), ack.repeat(4));
 
         let budget = Arc::new(Budget::new(0));
         let (outbox, _) = queue(QueueLimits::default(), &budget, b"");
-        assert_eq!(outbox.push(b"x", None, 1), Push::Full);
+        assert_eq!(outbox.push(&vec![0; Budget::STEP - 1], None, 1), Push::Queued);
+        assert_eq!(outbox.push(b"xx", None, 1), Push::Full);
         assert_eq!(outbox.push_ack(&ack), Push::QueuedPause, "reading waits where memory is short");
-        assert_eq!((drain(&outbox), budget.used()), (1, 0));
+        assert_eq!((drain(&outbox), budget.used()), (2, 0));
         outbox.close();
         assert_eq!(outbox.push_ack(&ack), Push::Closed);
     }
@@ -622,7 +715,7 @@ mod tests {
         let batch = outbox.take().unwrap();
         assert_eq!((batch.frames, batch.length), (1, 10));
         assert_eq!(outbox.sent(), Traffic { frames: 1, bytes: 3 });
-        assert_eq!(batch.into_bytes(), &b"helloframe"[..]);
+        assert_eq!(bytes(batch), &b"helloframe"[..]);
     }
 
     #[test]
@@ -639,7 +732,7 @@ mod tests {
         assert!(outbox.take().is_none());
         assert!(outbox.complete(second.into_buffer(), 2, 8).is_none());
         outbox.push(b"four", None, 4);
-        assert_eq!(outbox.take().unwrap().into_bytes(), &b"four"[..]);
+        assert_eq!(bytes(outbox.take().unwrap()), &b"four"[..]);
         assert_eq!(told.ready.load(Ordering::Relaxed), 0, "pushing alone wakes nobody");
         outbox.notify();
         assert_eq!(told.ready.load(Ordering::Relaxed), 1);
@@ -689,7 +782,7 @@ mod tests {
             }
         }
         assert_eq!(cuts, (whole.len() + 2) * (pieces + 2));
-        assert_eq!(batch.into_bytes(), whole);
+        assert_eq!(bytes(batch), whole);
     }
 
     #[test]

@@ -279,13 +279,14 @@ fn the_budget_is_never_exceeded_and_ends_at_zero() {
     let seen = Seen::default();
     let all = seen.clone();
     let dose = Dose { interruptions: (4, 6), schedules: (200, 1_000) };
-    explore("budget: three queues, room for two steps", &dose, move || {
-        let budget = Arc::new(Budget::new(2 * Budget::STEP));
+    explore("budget: three queues, room for two", &dose, move || {
+        let budget = Arc::new(Budget::new(4 * Budget::STEP));
         let queues = [(); 3].map(|()| {
             let drain = Box::new(WritesAtOnce(Arc::default()));
             Arc::new(Outbox::new(QueueLimits::default(), Arc::clone(&budget), b"", drain))
         });
-        let push = |outbox: &Outbox| outbox.push(b"x", None, 1);
+        // More than the first step, which is everybody's.
+        let push = |outbox: &Outbox| outbox.push(&[0; Budget::STEP + 1], None, 1);
         let one = spawn(&queues[0], push);
         let two = spawn(&queues[1], move |outbox| {
             let pushed = push(outbox);
@@ -295,7 +296,7 @@ fn the_budget_is_never_exceeded_and_ends_at_zero() {
         let three = push(&queues[2]);
         let pushed = [one.join().unwrap(), two.join().unwrap(), three];
         let charged = queues.iter().filter(|queue| queue.bytes() > 0 && !queue.is_closed()).count();
-        assert_eq!(budget.used(), charged * Budget::STEP);
+        assert_eq!(budget.used(), charged * 2 * Budget::STEP);
         let full = pushed.iter().filter(|pushed| **pushed == Push::Full).count();
         assert!(full <= 1, "two of them always fit: {pushed:?}");
         seen.note(format!("{full} refused"));

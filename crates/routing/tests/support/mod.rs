@@ -139,7 +139,8 @@ impl Peer {
         while let Some(batch) = next {
             let (frames, length) = (batch.frames, batch.length);
             let before = received.len();
-            let wire = batch.into_bytes();
+            let (first, rest) = batch.into_buffers();
+            let wire = rest.iter().fold(first.to_vec(), |wire, buffer| [&wire[..], buffer].concat());
             assert_eq!(wire.len(), length);
             decode(&wire, &mut received);
             assert_eq!(received.len() - before, frames);
