@@ -138,7 +138,8 @@ export class AaaMap extends Map<string, AaaEntry> {
    *
    * A client that could not connect any more, because its name is gone or `hosts` or `peer` do not admit it, is
    * disconnected. Subscriptions and exclusions that are not allowed any more are taken out. What a client does after
-   * this has returned is held to the new rights; what is queued for it stays queued.
+   * this has returned is held to the new rights; what is queued for it stays queued. Clients are not told: a
+   * subscription that was taken out stays silent, also when the right is given back.
    */
   apply(name?: string): number {
     if (name !== undefined) checkName(name)

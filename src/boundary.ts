@@ -7,6 +7,7 @@ import { Batch, Flag, HEAD, Kind, NO_NAME, State } from './batch'
 import { type BusError, nativeError } from './errors'
 import type { Deliveries, Name } from './link'
 import { type Crossings, NativeBoundary } from './native'
+import { warn } from './warn'
 
 const ARENA_BYTES = 256 << 10
 /** A record larger than this gets an arena of its own, so that it does not cost the rest of the current one. */
@@ -306,7 +307,7 @@ class Boundary {
         this.#deliver(at)
       } catch (error) {
         // Deliveries catch what handlers throw, so this is a fault of ours; the other records are delivered.
-        process.emitWarning(error instanceof Error ? error : String(error))
+        warn(error)
       }
       left -= 1
       if (left === 0) {

@@ -18,6 +18,7 @@ import {
   LONGEST,
   within,
 } from './options'
+import { warn } from './warn'
 
 /** One registered client. */
 export interface ClientInfo {
@@ -316,7 +317,7 @@ export class Broker extends EventEmitter<BrokerEvents> implements AsyncDisposabl
     try {
       this.emit(name, event)
     } catch (error) {
-      process.emitWarning(error instanceof Error ? error : String(error))
+      warn(error)
     }
   }
 }

@@ -21,12 +21,11 @@ import { type Handler, type RpcServer, Server } from './rpc-server'
 import { maskList, Streams } from './streams'
 import { Subscription } from './subscription'
 import { entry, Waiting, type WaitOptions } from './waiting'
+import { warn } from './warn'
 
 const BROKER_INFO = '.broker/info'
 /** A mask nobody subscribes to: taking it out changes nothing and is answered like any other operation. */
 const NOBODY = '.elbus/nobody'
-/** Faults that nobody listens for are warned of at most once in so many milliseconds. */
-const WARNING_INTERVAL = 1_000
 
 /** Events of a {@link Client}. */
 export interface ClientEvents {
@@ -44,8 +43,6 @@ export interface ClientEvents {
 
 /** What makes the link of a client, given whom to deliver to. */
 export type Opener = (deliveries: Deliveries) => Link | Promise<Link>
-
-let warnedAt = Number.NEGATIVE_INFINITY
 
 /**
  * A registered client of a broker, in its process or over a socket. Made by `broker.client()` and `connect()`.
@@ -531,11 +528,4 @@ function announcement(data: Uint8Array): { s?: unknown; d?: unknown } | null | u
 
 function noRpc(): BusError {
   return new BusError('ERR_BUS_NOT_SUPPORTED', 'this client was opened with rpc: false')
-}
-
-function warn(error: unknown): void {
-  const now = performance.now()
-  if (now - warnedAt < WARNING_INTERVAL) return
-  warnedAt = now
-  process.emitWarning(error instanceof Error ? error : new Error(String(error)))
 }

@@ -64,6 +64,7 @@ class SocketLink implements Link, BoundaryLink {
   readonly #settings: Settings
   readonly id: number
   readonly #socket: net.Socket
+  #connected = false
   #dirty = false
   #congested = false
   #error: BusError | undefined
@@ -118,6 +119,9 @@ class SocketLink implements Link, BoundaryLink {
         callback: (bytes: number) => this.#read(chunk, bytes),
       },
     })
+    this.#socket.on('connect', () => {
+      this.#connected = true
+    })
     this.#socket.on('drain', () => this.relieved())
     this.#socket.on('error', (error) => this.#failed(error))
     this.#gone = new Promise((resolve) => {
@@ -126,6 +130,8 @@ class SocketLink implements Link, BoundaryLink {
         resolve()
       })
     })
+    // Our greeting goes out as soon as the socket is connected.
+    this.written()
   }
 
   get limitBytes(): number {
@@ -262,7 +268,7 @@ class SocketLink implements Link, BoundaryLink {
   }
 
   #failed(error: Error): void {
-    const connecting = this.#loggedIn !== undefined
+    const connecting = !this.#connected
     const text = connecting
       ? `cannot connect to ${this.#settings.text}`
       : `connection to ${this.#settings.text} failed`

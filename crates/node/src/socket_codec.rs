@@ -15,7 +15,7 @@ const KEEP_BYTES: usize = 256 << 10;
 enum Phase {
     /// The broker's greeting is awaited.
     Greeting,
-    /// Our greeting was sent.
+    /// The answer to ours is awaited.
     Version,
     /// Our name was sent.
     Name,
@@ -58,7 +58,8 @@ impl SocketCodec {
             limit,
             input: Vec::new(),
             at: 0,
-            output: Vec::new(),
+            // At once: a broker in a flood of connections drops those first that have said nothing.
+            output: GREETING.to_vec(),
         })
     }
 
@@ -101,7 +102,6 @@ impl SocketCodec {
             let Some(greeting) = take_greeting(&mut rest) else { return Ok(None) };
             greeting?;
             self.at = self.at.saturating_add(GREETING.len());
-            self.output.extend_from_slice(&GREETING);
             self.phase = Phase::Version;
             return Ok(Some(0));
         }
@@ -260,6 +260,8 @@ mod tests {
     #[test]
     fn a_body_over_the_limit_is_not_sent() {
         let mut codec = SocketCodec::new("me", 9).unwrap();
+        assert_eq!(codec.output(), GREETING);
+        codec.written();
         assert!(!codec.send(1, QoS::No, OpBody::Message { target: "a", payload: b"12345678" }));
         assert!(codec.output().is_empty());
         assert!(codec.send(1, QoS::No, OpBody::Message { target: "a", payload: b"1234567" }));

@@ -7,19 +7,21 @@ use crate::router::{Router, authorise};
 use crate::subscriptions::Interest;
 use crate::sync::Arc;
 use crate::{ClientEntry, Sender, TURN_WORK};
+use bytes::Bytes;
 use elbus_protocol::mask::Syntax;
 use elbus_protocol::{AckFrame, ErrorCode, Masks, Op, OpBody};
 
-/// Masks changed under one hold of the lock: about 100 microseconds.
-pub(crate) const MASKS_PER_HOLD: usize = 256;
-/// What changing one mask costs, in deliveries.
-const WORK_PER_MASK: usize = 16;
+/// Levels of masks changed under one hold of the lock, but one mask at least: about 100 microseconds.
+pub(crate) const LEVELS_PER_HOLD: usize = 1_024;
+/// What changing one level of a mask costs, in deliveries.
+const WORK_PER_LEVEL: usize = 4;
 
 /// An operation that is not done yet.
 #[derive(Debug)]
 pub(crate) struct Unfinished {
     op: Op,
-    masks: Box<str>,
+    /// Joined by NUL.
+    masks: Bytes,
     progress: Progress,
     /// The id to acknowledge.
     ack: Option<u32>,
@@ -45,7 +47,8 @@ pub(crate) const fn masks_of<'a>(body: &OpBody<'a>) -> Option<Masks<'a>> {
 
 impl Router {
     /// Changes masks, all of them in one go if `whole`, else until the turn's work is done: then the rest is
-    /// left to [`Router::go_on`], and there is no result yet.
+    /// left to [`Router::go_on`], and there is no result yet. `shared` is the buffer the masks lie in, if that may be
+    /// kept.
     pub(crate) fn change_masks(
         &self,
         sender: &mut Sender,
@@ -53,15 +56,20 @@ impl Router {
         masks: Masks<'_>,
         ack: Option<u32>,
         whole: bool,
+        shared: Option<&Bytes>,
     ) -> Option<Result<(), ErrorCode>> {
         if masks.iter().nth(self.limits().subscriptions).is_some() {
             // More than anybody can hold: refused whole, or one frame of NULs would take seconds.
             return Some(Err(ErrorCode::Data));
         }
         let mut progress = Progress { at: 0, result: Ok(()) };
-        let done = self.change_some(sender, op, masks.as_str(), &mut progress, whole);
+        let bytes = masks.as_str().as_bytes();
+        let done = self.change_some(sender, op, bytes, &mut progress, whole);
         if !done {
-            sender.unfinished = Some(Unfinished { op, masks: masks.as_str().into(), progress, ack });
+            // The masks are all of the body, which may have tens of megabytes.
+            let shared = shared.filter(|shared| shared.len() == bytes.len());
+            let masks = shared.map_or_else(|| Bytes::copy_from_slice(bytes), Bytes::clone);
+            sender.unfinished = Some(Unfinished { op, masks, progress, ack });
             return None;
         }
         Some(progress.result)
@@ -85,7 +93,7 @@ impl Router {
         &self,
         sender: &mut Sender,
         op: Op,
-        masks: &str,
+        masks: &[u8],
         progress: &mut Progress,
         whole: bool,
     ) -> bool {
@@ -93,8 +101,16 @@ impl Router {
             if !whole && sender.work >= TURN_WORK {
                 return false;
             }
-            let slice: Vec<&str> = rest.split('\0').take(MASKS_PER_HOLD).collect();
-            sender.work += slice.len() * WORK_PER_MASK;
+            let mut levels = 0;
+            let few = |mask: &&str| {
+                let before = levels;
+                levels += 1 + mask.matches('/').count();
+                before == 0 || levels <= LEVELS_PER_HOLD
+            };
+            // The whole was checked to be UTF-8 when the frame was read.
+            let texts = rest.split(|byte| *byte == 0).map(|mask| str::from_utf8(mask).unwrap_or_default());
+            let slice: Vec<&str> = texts.take_while(few).collect();
+            sender.work += levels * WORK_PER_LEVEL;
             progress.at += slice.iter().map(|mask| mask.len() + 1).sum::<usize>();
             let limit_reached = match op {
                 Op::Subscribe => self.add_masks(sender, op, Interest::Subscription, &slice, progress),

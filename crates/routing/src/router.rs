@@ -1,7 +1,7 @@
 //! One operation in, one verdict out: authorise, resolve, fan out, acknowledge.
 
 use crate::fan_out::Delivery;
-use crate::mask_change::{MASKS_PER_HOLD, masks_of};
+use crate::mask_change::{LEVELS_PER_HOLD, masks_of};
 use crate::registry::Registry;
 use crate::route_cache::Route;
 use crate::subscriptions::{Interest, MaskLimits, Subscriptions};
@@ -174,14 +174,14 @@ impl Router {
         let mut departed = self.departed.lock().unwrap_or_else(PoisonError::into_inner);
         for client in clients {
             departed.add_client(client);
-            subscriptions.remove_client(client, MASKS_PER_HOLD);
+            subscriptions.remove_client(client, LEVELS_PER_HOLD);
         }
     }
 
     /// Goes on ending the subscriptions and exclusions of a client that has left and held more than a few hundred
     /// of them. True once none is left; call it again until then, other work in between.
     pub fn forget(&self, client: &Arc<ClientEntry>) -> bool {
-        self.change(|tables| tables.subscriptions.remove_client(client, MASKS_PER_HOLD))
+        self.change(|tables| tables.subscriptions.remove_client(client, LEVELS_PER_HOLD))
     }
 
     /// Replaces what a connected client may do, and takes out the subscriptions and exclusions it may not have any
@@ -193,7 +193,7 @@ impl Router {
             tables.registry.rights_changed();
         });
         let held = self.read().subscriptions.places(client);
-        for slice in held.chunks(MASKS_PER_HOLD) {
+        for slice in held.chunks(LEVELS_PER_HOLD / 4) {
             let masks = self.read().subscriptions.masks_at(client, slice);
             let denied: Vec<_> = masks
                 .into_iter()
@@ -281,7 +281,7 @@ impl Router {
         sender.count_received(length);
         let ack = frame.qos.acknowledged().then_some(frame.id);
         let result = match masks_of(&frame.body) {
-            Some(masks) => self.change_masks(sender, frame.body.op(), masks, ack, false),
+            Some(masks) => self.change_masks(sender, frame.body.op(), masks, ack, false, shared),
             None => Some(self.route(sender, &frame.body, frame.qos.realtime(), length, shared)),
         };
         let reads_on = match (result, ack) {
@@ -365,7 +365,9 @@ impl Router {
                 Ok(())
             }
             _ => match masks_of(body) {
-                Some(masks) => self.change_masks(sender, body.op(), masks, None, true).unwrap_or(Ok(())),
+                Some(masks) => {
+                    self.change_masks(sender, body.op(), masks, None, true, None).unwrap_or(Ok(()))
+                }
                 None => Ok(()),
             },
         }
@@ -406,7 +408,7 @@ impl Router {
             }
             _ => {
                 let (receivers, work) = tables.subscriptions.receivers(key);
-                (Ok(receivers.into()), work)
+                (receivers.map(Into::into).ok_or(ErrorCode::Data), work)
             }
         }
     }
