@@ -22,7 +22,10 @@ export function skipReason(line) {
   return line.match(/^skipped: *(.+)$/)?.[1].trim()
 }
 
-/** For `cargo test -- --show-output`: `take` hides what passing tests print, `show` names the counts of a file. */
+/**
+ * For `cargo test -- --show-output`: `take` hides what passing tests print, but for what those of the fault catalogue
+ * measured, `show` names the counts of a file.
+ */
 export function cargoCounter(tally) {
   let hidden = false
   let test = ''
@@ -42,7 +45,7 @@ export function cargoCounter(tally) {
       skippedTests.add(test)
     }
     const result = line.match(/^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored/)
-    if (!result) return !hidden
+    if (!result) return !hidden || /^C\d\d: /.test(line)
     hidden = false
     const [good, bad, ignored] = result.slice(1).map(Number)
     if (ignored > 0) tally.skip(`ignored in ${program}`, ignored)
@@ -64,6 +67,19 @@ export function cargoCounter(tally) {
     }
   }
   return { take, show }
+}
+
+/** For a program that ends with `N passed, N failed`. */
+export function totalCounter(tally) {
+  return (line) => {
+    const total = line.match(/^(\d+) passed, (\d+) failed$/)
+    const reason = skipReason(line)
+    if (reason !== undefined) tally.skip(reason)
+    if (!total) return true
+    tally.passed += Number(total[1])
+    tally.failed += Number(total[2])
+    return false
+  }
 }
 
 /**

@@ -1,11 +1,12 @@
 // `npm test`: everything that is checked, step by step. A step that fails does not keep the next one from running.
-// Ends with one line, `N passed, N failed`; the status is 0 only if nothing failed.
+// Ends with one line, `N passed, N failed`; the status is 0 only if nothing failed. With ELBUS_LONG=1, `npm run
+// test:long`, the same tests take their full doses, and ELBUS_FUZZ_SECONDS says how long each decoder is fuzzed.
 import { spawn } from 'node:child_process'
 import { existsSync, readFileSync, rmSync } from 'node:fs'
 import path from 'node:path'
 import process from 'node:process'
 import { createInterface } from 'node:readline'
-import { avaCounter, cargoCounter, skipReason, Tally } from './counters.mjs'
+import { avaCounter, cargoCounter, skipReason, Tally, totalCounter } from './counters.mjs'
 import {
   peerVariables,
   prepareNode,
@@ -117,6 +118,18 @@ await step('server without the feature rpc has no .broker', () => {
 await step('server at the root: cargo build --features server,rpc', () =>
   run('cargo', ['build', '--features', 'server,rpc', '--locked']),
 )
+
+await step('models of races, every order of threads', () => {
+  const tests = ['test', '-p', 'elbus-routing', '--release', '--locked', '--test', 'loom', '--', '--show-output']
+  // A target folder of its own: the flag would have everything else built anew.
+  const more = { RUSTFLAGS: '--cfg elbus_loom', CARGO_TARGET_DIR: path.join(target, 'loom') }
+  return run('cargo', tests, { take: cargoCounter(tally).take, more })
+})
+await step('decoders against invented input', () => {
+  const seconds = process.env.ELBUS_FUZZ_SECONDS ?? (process.env.ELBUS_LONG ? '3600' : '10')
+  const fuzz = path.join(root, '.ci', 'fuzz.mjs')
+  return run(process.execPath, [fuzz, '--seconds', seconds], { take: totalCounter(tally) })
+})
 
 await step('addon, and npm/binding.* as generated', async () => {
   const generated = ['npm/binding.js', 'npm/binding.d.ts']
