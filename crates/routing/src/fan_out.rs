@@ -7,7 +7,7 @@ use crate::route_cache::{Receivers, RouteCache};
 use crate::sync::atomic::Ordering;
 use crate::{ClientEntry, Denial, Push, Traffic};
 use bytes::Bytes;
-use elbus_protocol::{AckFrame, EventKind, Op, encode_ack, encode_event_head};
+use elbus_protocol::{AckFrame, ErrorCode, EventKind, Op, encode_ack, encode_event_head};
 use std::mem;
 use std::sync::Arc;
 
@@ -120,19 +120,22 @@ impl Sender {
     }
 
     /// Delivers to every receiver that `wanted` accepts. Returns what became of the last copy.
+    ///
+    /// # Errors
+    /// `Data` if 32 bits cannot say how long the frame is: the sender's name may be longer than what it named.
     pub(crate) fn deliver(
         &mut self,
         receivers: &Receivers,
         delivery: &Delivery<'_>,
         wanted: impl Fn(&ClientEntry) -> bool,
-    ) -> Push {
+    ) -> Result<Push, ErrorCode> {
         let Delivery { kind, realtime, topic, payload, shared, counted } = *delivery;
         if receivers.is_empty() {
-            return Push::Queued;
+            return Ok(Push::Queued);
         }
         self.wire.clear();
         if !encode_event_head(&mut self.wire, kind, realtime, self.client.name(), topic, payload.len()) {
-            return Push::Full;
+            return Err(ErrorCode::Data);
         }
         let shared = if payload.len() <= INLINE_BYTES {
             self.wire.extend_from_slice(payload);
@@ -151,7 +154,7 @@ impl Sender {
         if !self.touched.iter().rev().take(4).any(|touched| Arc::ptr_eq(touched, receivers)) {
             self.touched.push(Arc::clone(receivers));
         }
-        last
+        Ok(last)
     }
 
     fn stall(&mut self, receiver: &Arc<ClientEntry>) {

@@ -335,7 +335,7 @@ impl Router {
         match *body {
             OpBody::Message { target, .. } => {
                 let receivers = self.resolve(sender, Op::Message, target)?;
-                match sender.deliver(&receivers, &delivery, |_| true) {
+                match sender.deliver(&receivers, &delivery, |_| true)? {
                     Push::Queued | Push::QueuedPause => Ok(()),
                     Push::Full => Err(ErrorCode::NotDelivered),
                     Push::Closed => Err(ErrorCode::NotRegistered),
@@ -345,7 +345,7 @@ impl Router {
                 let receivers = self.resolve(sender, Op::Publish, topic)?;
                 delivery.kind = EventKind::Publish;
                 delivery.topic = Some(topic);
-                sender.deliver(&receivers, &delivery, |_| true);
+                sender.deliver(&receivers, &delivery, |_| true)?;
                 Ok(())
             }
             OpBody::PublishFor { topic, receiver, .. } => {
@@ -355,13 +355,13 @@ impl Router {
                 }
                 delivery.kind = EventKind::Publish;
                 delivery.topic = Some(topic);
-                sender.deliver(&receivers, &delivery, |client| client.primary_name() == receiver);
+                sender.deliver(&receivers, &delivery, |client| client.primary_name() == receiver)?;
                 Ok(())
             }
             OpBody::Broadcast { mask, .. } => {
                 let receivers = self.resolve(sender, Op::Broadcast, mask)?;
                 delivery.kind = EventKind::Broadcast;
-                sender.deliver(&receivers, &delivery, |_| true);
+                sender.deliver(&receivers, &delivery, |_| true)?;
                 Ok(())
             }
             _ => match masks_of(body) {
