@@ -7,15 +7,22 @@ use elbus_routing::{AaaMap, ClientKind, Origin, PeerIdentity};
 use socket2::{SockRef, TcpKeepalive};
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixListener as StdUnixListener;
+use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// How long accepting rests after a failure, such as having no descriptor left: short enough that a login is
 /// possible within a second of one being free, long enough to cost nothing.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
+
+/// How long a start waits for its turn in the folder of its socket, of which others take milliseconds, and the pause
+/// between two looks.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// TCP peers that vanish: probes after 5 s of silence, every 2 s, three of them; 10 s for unacknowledged data.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(5), Duration::from_secs(2), 3);
@@ -104,7 +111,7 @@ pub(crate) async fn listen(
     let failed = |source: io::Error| BrokerError::Bind { address: listener.address.to_string(), source };
     let (bound, file, address) = match &listener.address {
         BindAddress::Unix(path) => {
-            let (std, file) = unix_path::bind(path, listener.mode)?;
+            let (std, file) = bind_unix(path, listener.mode).await?;
             (
                 Bound::Unix(UnixListener::from_std(std).map_err(failed)?),
                 Some(file),
@@ -125,6 +132,21 @@ pub(crate) async fn listen(
     let entrance = Arc::new(entrance);
     let task = tokio::spawn(accept(Arc::downgrade(broker), bound, entrance));
     Ok((ActiveListener { task, timeout: listener.timeout, _file: file }, address))
+}
+
+/// Binds a socket file. Waits for another starter in the same folder to be done, on no thread.
+async fn bind_unix(path: &Path, mode: u32) -> Result<(StdUnixListener, SocketFile), BrokerError> {
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        match unix_path::bind(path, mode) {
+            Err(BrokerError::Bind { source, .. })
+                if source.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline =>
+            {
+                sleep(LOCK_PAUSE).await;
+            }
+            result => return result,
+        }
+    }
 }
 
 async fn accept(broker: Weak<Inner>, bound: Bound, entrance: Arc<Entrance>) {

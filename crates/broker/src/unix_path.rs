@@ -5,7 +5,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -42,7 +42,8 @@ impl Drop for SocketFile {
 /// Binds a socket file with exactly these permission bits, in force before anybody can connect.
 ///
 /// A stale socket is replaced; a live one, anything that is not a socket, and a symbolic link are refused and
-/// left alone. The folder is locked meanwhile, so of two starters one finds the other's socket alive.
+/// left alone. The folder is locked meanwhile, so of two starters one finds the other's socket alive; the error is
+/// [`io::ErrorKind::WouldBlock`] while somebody else has it locked.
 pub(crate) fn bind(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile), BrokerError> {
     if path.as_os_str().len() > PATH_BYTES {
         return Err(BrokerError::PathTooLong { path: path.to_owned(), limit: PATH_BYTES });
@@ -51,7 +52,7 @@ pub(crate) fn bind(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile),
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let folder = rustix::fs::open(folder, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|error| failed(error.into()))?;
-    rustix::fs::flock(folder.as_fd(), FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
+    lock(folder.as_fd()).map_err(failed)?;
     clear(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed)?;
     // On Linux the file gets the descriptor's mode less the umask; what the umask took is given back before the
@@ -63,6 +64,16 @@ pub(crate) fn bind(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile),
     socket.listen(BACKLOG).map_err(failed)?;
     socket.set_nonblocking(true).map_err(failed)?;
     Ok((UnixListener::from(socket), file))
+}
+
+/// Locks a folder, or fails with `WouldBlock`: anybody who can read it may hold the lock, for as long as they like.
+fn lock(folder: BorrowedFd<'_>) -> io::Result<()> {
+    rustix::fs::flock(folder, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
+        rustix::io::Errno::WOULDBLOCK => {
+            io::Error::new(io::ErrorKind::WouldBlock, "another program has locked its folder")
+        }
+        error => error.into(),
+    })
 }
 
 /// Makes sure nothing is at `path`.
