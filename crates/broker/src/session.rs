@@ -41,11 +41,12 @@ impl Drop for Ending {
             EndReason::Refused(_) | EndReason::ReservedName => events.log_refused_login(now_ms),
             _ => events.fault(&source, name, reason, now_ms),
         };
+        // The name last: it is the longest, and lines may be cut.
         let name = name.unwrap_or_default();
         if let Some(omitted) = noteworthy {
-            tracing::warn!(client = name, source, lost, omitted, "session ended: {reason}");
+            tracing::warn!(source, lost, omitted, client = name, "session ended: {reason}");
         } else {
-            tracing::debug!(client = name, source, lost, "session ended: {reason}");
+            tracing::debug!(source, lost, client = name, "session ended: {reason}");
         }
         if let Some(client) = &self.client {
             self.broker.leave(client);

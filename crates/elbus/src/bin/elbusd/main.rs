@@ -2,6 +2,8 @@
 //! good order. The command line is in `args.rs`.
 
 mod args;
+mod log_line;
+mod log_queue;
 mod logging;
 mod signals;
 
@@ -24,33 +26,33 @@ fn main() -> ExitCode {
         Err(args::Stop::Shown) => return ExitCode::SUCCESS,
         Err(args::Stop::Wrong(error)) => return fail(USAGE, error),
     };
-    logging::start(args.verbose);
+    let log = match logging::start(args.verbose) {
+        Ok(log) => log,
+        Err(error) => return fail(1, format_args!("cannot start threads: {error}")),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(args.workers.into())
         .thread_name("elbusd")
         .enable_all()
         .build();
-    match runtime {
+    let result = match runtime {
         Ok(runtime) => runtime.block_on(serve(args)),
-        Err(error) => fail(1, format_args!("cannot start threads: {error}")),
+        Err(error) => Err(format!("cannot start threads: {error}")),
+    };
+    log.flush();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(1, error),
     }
 }
 
-async fn serve(args: Args) -> ExitCode {
+async fn serve(args: Args) -> Result<(), String> {
     // Before anything can be connected to: a signal from now on means a drained end.
-    let stop = match signals::Stop::new() {
-        Ok(stop) => stop,
-        Err(error) => return fail(1, format_args!("cannot wait for signals: {error}")),
-    };
+    let mut stop = signals::Stop::new().map_err(|error| format!("cannot wait for signals: {error}"))?;
     let builder = Broker::builder().options(args.broker_options()).runtime(tokio::runtime::Handle::current());
-    let broker = match builder.build() {
-        Ok(broker) => broker,
-        Err(error) => return fail(1, error),
-    };
+    let broker = builder.build().map_err(|error| error.to_string())?;
     #[cfg(feature = "rpc")]
-    if let Err(error) = broker.init_default_core_rpc() {
-        return fail(1, error);
-    }
+    broker.init_default_core_rpc().map_err(|error| error.to_string())?;
     for listener in args.listeners() {
         match broker.listen(listener).await {
             Ok(address) => {
@@ -59,14 +61,14 @@ async fn serve(args: Args) -> ExitCode {
             }
             Err(error) => {
                 broker.close().await;
-                return fail(1, error);
+                return Err(error.to_string());
             }
         }
     }
     let signal = stop.wait().await;
     tracing::info!("{signal}: closing");
     broker.close().await;
-    ExitCode::SUCCESS
+    Ok(())
 }
 
 /// One line on standard error.
