@@ -28,6 +28,10 @@ const LOCK_PAUSE: Duration = Duration::from_millis(5);
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(5), Duration::from_secs(2), 3);
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How much the kernel takes ahead of what it can send, in bytes. Left to itself it takes megabytes and then nothing
+/// until a third of them is gone: at 64 kbit/s that looks for many seconds as if the peer had stopped reading.
+const UNSENT_BYTES: u32 = 32 << 10;
+
 /// What holds for clients that come through one listener.
 pub(crate) struct Entrance {
     pub(crate) port: Arc<str>,
@@ -100,7 +104,8 @@ fn prepare_tcp(stream: &TcpStream) -> io::Result<()> {
     socket.set_tcp_keepalive(
         &TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(probes),
     )?;
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES)
 }
 
 /// Binds and starts accepting. Returns the address as bound, with the port that was free.
