@@ -265,6 +265,11 @@ impl Core {
                 let code = RpcCode::from_bus(ErrorCode::Data);
                 self.submit_rpc(sender, &RpcFrame::Error { id, code, data: b"" }, qos)
             }
+            // So few bytes may fit where the answer did not.
+            Err(SubmitError::Overflow) => {
+                let code = RpcCode::from_bus(ErrorCode::NotDelivered);
+                self.submit_rpc(sender, &RpcFrame::Error { id, code, data: b"" }, qos)
+            }
             sent => sent,
         };
         if sent.is_err() {
