@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{Instant, sleep};
 
 /// How long accepting rests after a failure, such as having no descriptor left: short enough that a login is
@@ -23,6 +23,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 /// between two looks.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
+
+/// Sockets accepted before their sessions get a turn: fewer than may be logging in at once, so that what a peer
+/// has sent is read before it can be dropped as one that has sent nothing.
+const ACCEPTED_PER_TURN: u32 = 16;
 
 /// TCP peers that vanish: probes after 5 s of silence, every 2 s, three of them; 10 s for unacknowledged data.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(5), Duration::from_secs(2), 3);
@@ -156,6 +160,7 @@ async fn bind_unix(path: &Path, mode: u32) -> Result<(StdUnixListener, SocketFil
 
 async fn accept(broker: Weak<Inner>, bound: Bound, entrance: Arc<Entrance>) {
     let mut failing = false;
+    let mut in_turn = 0;
     loop {
         let accepted = bound.accept().await;
         let Some(broker) = broker.upgrade() else { return };
@@ -163,6 +168,12 @@ async fn accept(broker: Weak<Inner>, bound: Bound, entrance: Arc<Entrance>) {
             Ok((socket, origin)) => {
                 failing = false;
                 admit(&broker, &entrance, socket, origin);
+                in_turn += 1;
+                if in_turn == ACCEPTED_PER_TURN {
+                    in_turn = 0;
+                    drop(broker);
+                    yield_now().await;
+                }
             }
             // A peer that is gone already is nobody's failure.
             Err(error)
