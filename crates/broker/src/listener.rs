@@ -28,9 +28,12 @@ const LOCK_PAUSE: Duration = Duration::from_millis(5);
 /// has sent is read before it can be dropped as one that has sent nothing.
 const ACCEPTED_PER_TURN: u32 = 16;
 
-/// TCP peers that vanish: probes after 5 s of silence, every 2 s, three of them; 10 s for unacknowledged data.
+/// TCP peers that vanish: probes after 5 s of silence, every 2 s, three of them; 8.5 s for unacknowledged data.
+///
+/// Such a peer is to be gone within 12 s. Its last sign of life may be followed by a ping of ours 2.75 s later, and
+/// from then on it is the unacknowledged ping that counts, not the probes; the kernel looks up to 0.3 s late.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(5), Duration::from_secs(2), 3);
-const USER_TIMEOUT: Duration = Duration::from_secs(10);
+const USER_TIMEOUT: Duration = Duration::from_millis(8_500);
 
 /// How much the kernel takes ahead of what it can send, in bytes. Left to itself it takes megabytes and then nothing
 /// until a third of them is gone: at 64 kbit/s that looks for many seconds as if the peer had stopped reading.
