@@ -11,6 +11,8 @@ use elbus_routing::{Batch, ClientEntry, Drain, Outbox};
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -361,7 +363,13 @@ pub(crate) struct ConnectionDrain(pub(crate) Arc<Connection>);
 
 impl Drain for ConnectionDrain {
     fn ready(&self, outbox: &Outbox) {
-        self.0.write_now(outbox);
+        // The socket may be anybody's, and this is the middle of somebody else's operation, or of a walk of the
+        // housekeeper: what panics there ends its own connection (test `c49_a_panic_of_a_receiver_does_not_reach_who_sends_to_it`).
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.0.write_now(outbox))) {
+            // Dropping what was thrown could throw again.
+            mem::forget(panic);
+            self.0.end(EndReason::Panicked);
+        }
     }
 
     fn closed(&self) {

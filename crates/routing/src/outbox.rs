@@ -10,6 +10,7 @@ use bytes::Bytes;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll, Waker};
 
 /// Largest payload that is copied into each receiver's buffer, in bytes. Beyond it sharing one copy costs
@@ -325,9 +326,14 @@ impl Outbox {
         true
     }
 
-    /// Tells the owner of the connection that there is something to take.
+    /// Tells the owner of the connection that there is something to take. One that panics loses its client, and not
+    /// the thread of whoever has sent something.
     pub fn notify(&self) {
-        self.drain.ready(self);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.drain.ready(self))) {
+            // Dropping what was thrown could throw again.
+            mem::forget(panic);
+            self.close();
+        }
     }
 
     /// Everything queued, unless there is nothing or somebody else is still busy with the last batch.
@@ -444,7 +450,9 @@ impl Outbox {
         let waiting = mem::take(&mut state.waiting);
         drop(state);
         waiting.into_iter().for_each(Waker::wake);
-        self.drain.closed();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.drain.closed())) {
+            mem::forget(panic);
+        }
     }
 
     /// Frees memory an idle client does not need.
