@@ -137,6 +137,8 @@ pub(crate) struct Connection {
     mid_frame: AtomicBool,
     /// Bytes of memory that a frame not yet whole takes.
     held: AtomicUsize,
+    /// The broker does not read from it for now.
+    unheard: AtomicBool,
     written_bytes: AtomicU64,
     /// Weak, because the client's outbox holds the connection.
     client: OnceLock<Weak<ClientEntry>>,
@@ -159,6 +161,7 @@ impl Connection {
             pinged: AtomicBool::new(false),
             mid_frame: AtomicBool::new(false),
             held: AtomicUsize::new(0),
+            unheard: AtomicBool::new(false),
             written_bytes: AtomicU64::new(0),
             client: OnceLock::new(),
             progress: (AtomicU64::new(0), AtomicU64::new(now_ms)),
@@ -222,6 +225,12 @@ impl Connection {
         self.held.load(Ordering::Relaxed)
     }
 
+    /// Whether the broker reads from it: while it does not, silence says nothing.
+    pub(crate) fn set_listening(&self, listening: bool, now_ms: u64) {
+        self.heard(now_ms);
+        self.unheard.store(!listening, Ordering::Release);
+    }
+
     /// True while nothing has been received.
     pub(crate) fn is_mute(&self) -> bool {
         self.heard_ms.load(Ordering::Relaxed) == 0
@@ -232,6 +241,9 @@ impl Connection {
         let timeout_ms = u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX);
         if self.client.get().is_none() {
             return (now_ms.saturating_sub(self.opened_ms) >= timeout_ms).then_some(EndReason::LoginTimeout);
+        }
+        if self.unheard.load(Ordering::Acquire) {
+            return None;
         }
         let silent_ms = now_ms.saturating_sub(self.heard_ms.load(Ordering::Relaxed));
         if self.mid_frame.load(Ordering::Relaxed) && silent_ms >= timeout_ms {

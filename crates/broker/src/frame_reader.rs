@@ -240,9 +240,11 @@ impl<'a> FrameReader<'a> {
         }
     }
 
-    /// Waits until the client has read its acknowledgements.
+    /// Waits until the client has read its acknowledgements. One that does not read at all is found by its stall.
     async fn relief(&self) {
+        self.connection.set_listening(false, self.broker.clock.now_ms());
         poll_fn(|cx| self.sender.client().outbox().poll_relief(cx)).await;
+        self.connection.set_listening(true, self.broker.clock.now_ms());
     }
 
     /// Charges what is kept, and what the next read may add, to what all half-read frames may take. Where that is used

@@ -431,6 +431,26 @@ async fn unread_acknowledgements_pause_the_reader_and_none_is_lost() {
     assert_eq!(client.ask(subscribe(OPERATIONS, "a")).await, 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn whom_the_broker_does_not_read_is_not_silent() {
+    let broker = narrow_broker();
+    let mut client = PipeClient::login_with(&broker, &listener(), "v.slow", 200).await;
+    client.send(PING).await;
+    let bytes: Vec<u8> = (0..2_000).flat_map(|id| op(id, UNSUBSCRIBE | ACKED, "a")).collect();
+    let (mut sent, mut acks, start) = (0, 0, Instant::now());
+    // It always has more to say, and reads its acknowledgements, but no faster than this.
+    while start.elapsed() < T * 6 {
+        sent += client.send_now(&bytes[sent..]).expect("it was closed");
+        client.read_now(4);
+        while let Some(frame) = client.next_read() {
+            acks += u32::from(frame != Frame::Ping);
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+    assert!(acks > 50 && sent < bytes.len(), "{acks} acknowledgements, {sent} bytes");
+    assert_eq!(broker.clients(|name| name == "v.slow").len(), 1);
+}
+
 /// Sessions that use everything, each from the name on, alone on its broker but for `v.peer`.
 fn conversations() -> Vec<(&'static str, Vec<u8>)> {
     let own = "v.conv";
