@@ -321,7 +321,7 @@ mod tests {
             let (inbox, queued) = (Arc::clone(&self.boundary.inbox), Arc::default());
             let drain = LinkDrain { inbox, link, serial, queued: Arc::clone(&queued) };
             let session = broker.session(name, Box::new(drain)).unwrap();
-            self.boundary.open(link, serial, true, End::Local(LocalEnd::new(session, queued)));
+            self.boundary.open(link, serial, true, End::Local(Box::new(LocalEnd::new(session, queued))));
             link
         }
 

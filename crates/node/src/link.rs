@@ -82,7 +82,7 @@ impl LocalEnd {
 
 /// Where a link's frames come from and its operations go.
 pub(crate) enum End {
-    Local(LocalEnd),
+    Local(Box<LocalEnd>),
     Socket(SocketCodec),
 }
 

@@ -118,7 +118,7 @@ impl NativeBoundary {
         let drain = LinkDrain { inbox, link, serial, queued: Arc::clone(&queued) };
         match broker.session(name, Box::new(drain)) {
             Ok(session) => {
-                boundary.open(link, serial, rpc, End::Local(LocalEnd::new(session, queued)));
+                boundary.open(link, serial, rpc, End::Local(Box::new(LocalEnd::new(session, queued))));
                 Ok(link)
             }
             Err(error) => {
