@@ -1,11 +1,12 @@
 // What users' code may do to a client, and what it costs others: throwing, never yielding, keeping, leaving.
 
 import test, { type ExecutionContext } from 'ava'
-import type { BusError, Client, Message } from 'elbus-node'
+import { AaaMap, type BusError, type Client, connect, type Message } from 'elbus-node'
 import { start } from './support/child'
+import { message, RawBroker } from './support/raw-broker'
 import { isShortRun, testIf } from './support/skip'
 import { socketPath } from './support/temp'
-import { ALL, type Bus, overEach, SOCKETS, startBus, type Transport } from './support/transports'
+import { ALL, type Bus, overEach, SOCKETS, startBroker, startBus, type Transport } from './support/transports'
 import { soon, until } from './support/within'
 
 /** Set for a long run: 10 million messages instead of one. */
@@ -287,6 +288,70 @@ alone(SOCKETS, 'a flood at one client lets another of its thread have its turn',
   going = false
   await flood
 })
+
+/** Keeps the thread busy with messages that never end, each of which takes a while. */
+async function busy(t: ExecutionContext): Promise<() => void> {
+  const { broker } = await startBus(t, 'broker.client')
+  const self = await broker.client('self')
+  let going = true
+  self.messages({
+    callback: () => {
+      const end = performance.now() + 0.4
+      while (performance.now() < end);
+      if (going) self.send('self', 'x')
+    },
+  })
+  for (let index = 0; index < 40; index += 1) self.send('self', 'x')
+  return () => {
+    going = false
+  }
+}
+
+test.serial('a login that is refused says why, however busy the thread', async (t) => {
+  const broker = await startBroker(t, { aaa: new AaaMap() })
+  const address = await broker.listen(`unix:${socketPath(t)}`)
+  const stop = await busy(t)
+  const codes = new Map<string, number>()
+  for (let round = 0; round < 3; round += 1) {
+    await Promise.all(
+      Array.from({ length: 20 }, async () => {
+        const error = await connect(address, { name: 'one', timeout: 60_000 }).catch((reason) => reason)
+        codes.set(error.code, (codes.get(error.code) ?? 0) + 1)
+      }),
+    )
+  }
+  stop()
+  t.deepEqual([...codes], [['ERR_BUS_ACCESS', 60]])
+})
+
+test.serial(
+  'what came before the end of a connection is delivered before it, however busy the thread',
+  async (t) => {
+    const broker = await RawBroker.listen(t)
+    const stop = await busy(t)
+    for (let round = 0; round < 5; round += 1) {
+      const opened = await Promise.all(
+        Array.from({ length: 5 }, async () => {
+          const connecting = connect(broker.address, { name: 'one', timeout: 60_000 })
+          const session = await broker.letIn()
+          return { session, connecting }
+        }),
+      )
+      await Promise.all(
+        opened.map(async ({ session, connecting }) => {
+          const client = await connecting
+          let received = 0
+          client.messages({ callback: () => (received += 1) })
+          session.write(...Array(100).fill(message('other', 'one of a hundred')))
+          session.peer.end()
+          await soon(client.closed, 'the end')
+          t.is(received, 100)
+        }),
+      )
+    }
+    stop()
+  },
+)
 
 // ---- keeping
 

@@ -48,7 +48,10 @@ class Boundary {
   /** Sockets with something to write. */
   #dirty: BoundaryLink[] = []
   /** Sockets that stopped reading while the walk was put off. */
-  #waiting: BoundaryLink[] = []
+  /** Links whose sockets wait, with the fill that brought the last of what they read. */
+  #waiting: { readonly link: BoundaryLink; fill: number | undefined }[] = []
+  /** How often records were collected. */
+  #fills = 0
 
   #arena = new Uint8Array(0)
   #words = new Uint32Array(0)
@@ -183,7 +186,7 @@ class Boundary {
     this.#begin()
     this.#pending = true
     this.#walk()
-    if (this.#putOff) this.#waiting.push(link)
+    if (this.#putOff) this.#waiting.push({ link, fill: undefined })
     return !this.#putOff
   }
 
@@ -233,10 +236,16 @@ class Boundary {
     this.#walk()
     const waiting = this.#waiting
     this.#waiting = []
-    for (const link of waiting) {
+    for (const one of waiting) {
       // While others are always at it, sockets are read a chunk at a time.
-      if (this.#putOff && this.native.isReady(link.id)) this.#waiting.push(link)
-      else link.readOn?.()
+      if (this.#putOff && this.native.isReady(one.link.id)) {
+        this.#waiting.push(one)
+        continue
+      }
+      // What was collected is to be walked before the socket says that it has ended.
+      one.fill ??= this.#fills
+      if (this.#at < this.#end && one.fill === this.#fills) this.#waiting.push(one)
+      else one.link.readOn?.()
     }
   }
 
@@ -264,6 +273,7 @@ class Boundary {
   /** Gets more records. Once Rust has no more it rings for the next. */
   #fill(): void {
     this.#pending = false
+    this.#fills += 1
     if (this.#needed > OWN_ARENA_BYTES) {
       this.#fillOwn(this.#needed)
       return
