@@ -1,13 +1,13 @@
 // What users' code may do to a client, and what it costs others: throwing, never yielding, keeping, leaving.
 
 import test, { type ExecutionContext } from 'ava'
-import { AaaMap, type BusError, type Client, connect, type Message } from 'elbus-node'
+import { AaaMap, type BusError, type Client, connect, type Message, RpcError } from 'elbus-node'
 import { start } from './support/child'
 import { message, RawBroker } from './support/raw-broker'
 import { isShortRun, testIf } from './support/skip'
 import { socketPath } from './support/temp'
 import { ALL, type Bus, overEach, SOCKETS, startBroker, startBus, type Transport } from './support/transports'
-import { soon, until } from './support/within'
+import { soon, until, within } from './support/within'
 
 /** Set for a long run: 10 million messages instead of one. */
 const isLongRun = process.env.ELBUS_LONG === '1'
@@ -24,7 +24,7 @@ function faultsOf(client: Client): unknown[] {
 
 // ---- throwing
 
-overEach(ALL, 'a callback that throws loses no other message of its batch', async (t, bus) => {
+overEach(ALL, 'C47: a callback that throws loses no other message of its batch', async (t, bus) => {
   const [sender, receiver] = await pair(bus)
   const faults = faultsOf(receiver)
   const [seen, beside]: [string[], string[]] = [[], []]
@@ -52,7 +52,7 @@ overEach(ALL, 'a callback that throws loses no other message of its batch', asyn
   t.true(receiver.connected)
 })
 
-overEach(ALL, 'a handler that throws costs no other call', async (t, bus) => {
+overEach(ALL, 'C47: a handler that throws costs no other call', async (t, bus) => {
   const [sender, receiver] = await pair(bus)
   const faults = faultsOf(receiver)
   receiver.serve({
@@ -116,7 +116,7 @@ test('a fault nobody listens for is a warning, and not one each', async (t) => {
   t.true(warnings.filter((message) => message === 'only once, please').length <= 2)
 })
 
-overEach(ALL, 'a callback may close its client, and then gets nothing more', async (t, bus) => {
+overEach(ALL, 'C45: a callback may close its client, and then gets nothing more', async (t, bus) => {
   const [sender, receiver] = await pair(bus)
   let seen = 0
   let closing: Promise<void> | undefined
@@ -134,7 +134,7 @@ overEach(ALL, 'a callback may close its client, and then gets nothing more', asy
   t.is(seen, 1)
 })
 
-overEach(ALL, 'a handler may close its client: its caller is told in time', async (t, bus) => {
+overEach(ALL, 'C45: a handler may close its client: its caller is told in time', async (t, bus) => {
   const [sender, receiver] = await pair(bus)
   receiver.serve({ close: async () => receiver.close() })
   const result = await sender.call('receiver', 'close', null, { timeout: 500 }).then(
@@ -144,6 +144,240 @@ overEach(ALL, 'a handler may close its client: its caller is told in time', asyn
   t.true(['answered', 'ERR_BUS_TIMEOUT', 'ERR_BUS_DISCONNECTED'].includes(result), result)
   t.false(receiver.connected)
 })
+
+overEach(
+  ALL,
+  'C45: a handler calls its own client, the broker, and itself a hundred deep',
+  async (t, bus) => {
+    const [sender, receiver] = await pair(bus)
+    receiver.serve({
+      echo: (params: unknown) => params,
+      own: () => receiver.call('receiver', 'echo', 'own'),
+      broker: () => receiver.call('.broker', 'test'),
+      deep: (left: number): unknown => (left === 0 ? 'bottom' : receiver.call('receiver', 'deep', left - 1)),
+    })
+    t.is(await sender.call('receiver', 'own'), 'own')
+    t.deepEqual(await sender.call('receiver', 'broker'), { ok: true })
+    t.is(await sender.call('receiver', 'deep', 100), 'bottom')
+  },
+)
+
+overEach(
+  ALL,
+  'C45: a broadcast to everybody reaches its sender, from a callback and a handler too',
+  async (t, bus) => {
+    const [sender, receiver] = await pair(bus)
+    const seen: string[] = []
+    receiver.messages({
+      callback: (message) => {
+        seen.push(`${message.sender} ${message.text()}`)
+        if (message.text() === 'first') receiver.broadcast('*', 'from a callback')
+      },
+    })
+    receiver.serve({ shout: () => receiver.broadcast('*', 'from a handler', { ack: true }) })
+    await sender.broadcast('*', 'first', { ack: true })
+    await sender.call('receiver', 'shout')
+    await until(() => seen.length === 3, 'all are seen')
+    t.deepEqual(seen.sort(), ['receiver from a callback', 'receiver from a handler', 'sender first'])
+  },
+)
+
+overEach(
+  ALL,
+  'C45: a client that fills its own queue is told so in time, and goes on',
+  async (t, bus) => {
+    const client = await bus.open('self')
+    let received = 0
+    client.messages({ callback: () => (received += 1) })
+    const payload = 'x'.repeat(1_000)
+    const codes = new Map<string, number>()
+    const count = (code: string): void => void codes.set(code, (codes.get(code) ?? 0) + 1)
+    const sent: Promise<void>[] = []
+    // In one turn, so that nobody reads meanwhile.
+    for (let index = 0; index < 20_000; index += 1) {
+      try {
+        sent.push(
+          client.send('self', payload, { ack: true }).then(
+            () => count('done'),
+            (error: BusError) => count(error.code),
+          ),
+        )
+      } catch (error) {
+        count((error as BusError).code)
+      }
+    }
+    await within(Promise.all(sent), 10_000, 'every message has an answer')
+    const done = codes.get('done') ?? 0
+    t.is(
+      [...codes.values()].reduce((sum, one) => sum + one),
+      20_000,
+    )
+    const known = ['done', 'ERR_BUS_NOT_DELIVERED', 'ERR_BUS_OVERFLOW']
+    t.deepEqual(
+      [...codes.keys()].filter((code) => !known.includes(code)),
+      [],
+    )
+    t.true(
+      done > 0 && (bus.transport === 'tcp' || bus.transport === 'unix' || done < 20_000),
+      `${[...codes]}`,
+    )
+    await until(() => received === done, 'all that was acknowledged arrives')
+    await client.send('self', 'once more', { ack: true })
+    await until(() => received === done + 1, 'it goes on')
+    t.log(`C45: 20,000 messages to itself in one turn, queue of 1,000: ${[...codes].join(' ')}`)
+  },
+  { queue: { frames: 1_000 } },
+)
+
+overEach(
+  ALL,
+  'C47: whatever a handler gives back, its caller has an answer and the next call is served',
+  async (t, bus) => {
+    const [sender, receiver] = await pair(bus)
+    const faults = faultsOf(receiver)
+    const text = 'grün 日本語 \u{1f980}'
+    const handlers: Record<string, [handler: () => unknown, expected: unknown]> = {
+      'a code that is text': [
+        () => Promise.reject(Object.assign(new Error('x'), { code: 'ENOENT' })),
+        -32603,
+      ],
+      'an object as an error': [() => Promise.reject({ code: 'EFOO', rpcCode: 'none' }), -32603],
+      'an RpcError by its look only': [() => Promise.reject({ name: 'RpcError', rpcCode: 7 }), -32603],
+      'a text that is not ASCII': [() => text, text],
+      'an error that is not ASCII': [() => Promise.reject(new RpcError(7, 'größer')), 7],
+      'a code out of range': [() => new RpcError(40_000), -32603],
+      'a frozen error': [() => Promise.reject(Object.freeze(new Error(text))), -32603],
+      'a getter that throws': [
+        () => ({
+          get bad(): never {
+            throw new Error('a getter')
+          },
+        }),
+        -32603,
+      ],
+      'a then that throws': [
+        () =>
+          Object.defineProperty({}, 'then', {
+            get: () => {
+              throw new Error('a getter of then')
+            },
+          }),
+        -32603,
+      ],
+      'a then that is called and throws': [
+        () =>
+          Object.defineProperty({}, 'then', {
+            value: () => {
+              throw new Error('a call of then')
+            },
+          }),
+        -32603,
+      ],
+      'a map': [() => new Map([[1, 2]]), -32603],
+      'a wide bigint': [() => 2n ** 70n, -32603],
+      'a thousand deep': [
+        () =>
+          Array(1_000)
+            .fill(0)
+            .reduce((inner: unknown) => [inner], 1),
+        -32603,
+      ],
+      'what throws as text': [
+        () => {
+          throw {
+            toString() {
+              throw new Error('no text')
+            },
+          }
+        },
+        -32603,
+      ],
+    }
+    receiver.serve({
+      ...Object.fromEntries(Object.entries(handlers).map(([name, [handler]]) => [name, handler])),
+      echo: (params: unknown) => params,
+    })
+    let expectedFaults = 0
+    for (const [name, [, expected]] of Object.entries(handlers)) {
+      const answer: unknown = await soon(
+        sender.call('receiver', name).catch((error: unknown) => (error as RpcError).rpcCode),
+        name,
+      )
+      if (expected !== undefined) t.deepEqual(answer, expected, name)
+      if (expected === -32603) expectedFaults += 1
+      t.is(await sender.call('receiver', 'echo', name), name)
+    }
+    t.is(faults.length, expectedFaults)
+    t.true(receiver.connected)
+  },
+)
+
+overEach(SOCKETS, 'C47: a result of a GiB is an error reply, and costs no copy of it', async (t, bus) => {
+  const [sender, receiver] = await pair(bus)
+  const faults = faultsOf(receiver)
+  receiver.serve({
+    bytes: () => new Uint8Array(1 << 30),
+    inside: () => ({ data: new Uint8Array(65 << 20) }),
+    echo: (params: unknown) => params,
+  })
+  const before = process.memoryUsage().rss
+  t.like(
+    await soon(
+      sender.call('receiver', 'bytes').catch((error: unknown) => error),
+      'bytes',
+    ),
+    {
+      rpcCode: -32603,
+    },
+  )
+  t.true(process.memoryUsage().rss - before < 256 << 20)
+  t.like(
+    await soon(
+      sender.call('receiver', 'inside').catch((error: unknown) => error),
+      'inside',
+    ),
+    {
+      rpcCode: -32603,
+    },
+  )
+  t.deepEqual(
+    faults.map((fault) => (fault as BusError).code),
+    ['ERR_BUS_PAYLOAD', 'ERR_BUS_PAYLOAD'],
+  )
+  t.is(await sender.call('receiver', 'echo', 1), 1)
+})
+
+overEach(
+  ALL,
+  'C47: handlers that never settle cost their callers the timeout, and are bounded',
+  async (t, bus) => {
+    const [sender, receiver] = await pair(bus)
+    const server = receiver.serve(
+      { never: () => new Promise(() => undefined), echo: (params: unknown) => params },
+      { concurrency: 1_000 },
+    )
+    const codes = new Map<string | number, number>()
+    await soon(
+      Promise.all(
+        Array.from({ length: 2_000 }, () =>
+          sender.call('receiver', 'never', null, { timeout: 2_000 }).catch((error: RpcError) => {
+            const code = error.rpcCode ?? error.code
+            codes.set(code, (codes.get(code) ?? 0) + 1)
+          }),
+        ),
+      ),
+      'all have an answer',
+    )
+    t.deepEqual([...codes].sort(), [
+      [-32118, 1_000],
+      ['ERR_BUS_TIMEOUT', 1_000],
+    ])
+    t.is(server.active, 1_000)
+    // Others of this client are served.
+    receiver.serve({ other: () => 'served' })
+    t.is(await sender.call('receiver', 'other'), 'served')
+  },
+)
 
 // ---- never yielding
 
@@ -440,7 +674,7 @@ for (const way of ['inside', 'socket']) {
   })
 }
 
-test('clients and brokers that nobody keeps and nobody closed do no harm when they are collected', async (t) => {
+test('C48: clients and brokers that nobody keeps and nobody closed do no harm when they are collected', async (t) => {
   t.timeout(120_000)
   const args = ['garbage', socketPath(t), '', isShortRun ? '20' : '60']
   const { code, signal, stdout, stderr } = await start(t, 'hazards-program', args, { node: ['--expose-gc'] })

@@ -206,13 +206,16 @@ export class Server {
       else this.#owner.watchLeaving()
     })
     let result: unknown
+    let promise: Promise<unknown> | undefined
     try {
       result = (served.handlers.get(method) as Handler)(params as never, context)
+      // What merely looks like a Promise may throw where it is looked at, or settle twice.
+      if (isThenable(result)) promise = Promise.resolve(result)
     } catch (error) {
       this.#failed(served, caller, id, realtime, error)
       return
     }
-    if (!isThenable(result)) {
+    if (promise === undefined) {
       this.#answer(served, caller, id, realtime, result)
       return
     }
@@ -224,7 +227,7 @@ export class Server {
       served.active -= 1
       if (key !== undefined && this.#running.get(key) === running) this.#running.delete(key)
     }
-    result.then(
+    promise.then(
       (value) => {
         finish()
         this.#answer(served, caller, id, realtime, value)
