@@ -120,7 +120,17 @@ await step('server at the root: cargo build --features server,rpc', () =>
 )
 
 await step('models of races, every order of threads', () => {
-  const tests = ['test', '-p', 'elbus-routing', '--release', '--locked', '--test', 'loom', '--', '--show-output']
+  const tests = [
+    'test',
+    '-p',
+    'elbus-routing',
+    '--release',
+    '--locked',
+    '--test',
+    'loom',
+    '--',
+    '--show-output',
+  ]
   // A target folder of its own: the flag would have everything else built anew.
   const more = { RUSTFLAGS: '--cfg elbus_loom', CARGO_TARGET_DIR: path.join(target, 'loom') }
   return run('cargo', tests, { take: cargoCounter(tally).take, more })
