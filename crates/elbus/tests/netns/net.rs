@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinHandle;
 
 /// How the namespaces of a test process begin; its number follows.
 const PREFIX: &str = "elbus-";
@@ -153,7 +154,21 @@ impl Host {
     /// Runs a future on this host to its end.
     #[track_caller]
     pub(crate) fn block_on<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> T {
-        self.runtime().block_on(self.runtime().spawn(future)).unwrap()
+        self.join(self.spawn(future))
+    }
+
+    /// Runs a future on this host.
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.runtime().spawn(future)
+    }
+
+    /// Waits for what runs on this host.
+    #[track_caller]
+    pub(crate) fn join<T>(&self, task: JoinHandle<T>) -> T {
+        self.runtime().block_on(task).unwrap()
     }
 }
 

@@ -106,6 +106,11 @@ impl Process {
         &self.seen
     }
 
+    /// Its number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal by its name without `SIG`.
     pub(crate) fn signal(&self, name: &str) {
         let number = self.child.id().to_string();
