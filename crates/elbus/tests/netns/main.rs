@@ -13,6 +13,7 @@ mod hosts;
 mod net;
 mod resets;
 mod server;
+mod stall;
 #[path = "../support/mod.rs"]
 mod support;
 mod wire;

@@ -4,6 +4,7 @@ use crate::net::{Host, Namespace};
 use crate::support::{Process, pause};
 use elbus::{Client, Options, connect};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -82,12 +83,17 @@ impl Drop for Server {
 #[derive(Deserialize)]
 pub(crate) struct Seen {
     pub(crate) name: String,
-    pub(crate) r_frames: u64,
+    r_frames: u64,
 }
 
 #[derive(Deserialize)]
 struct SeenClients {
     clients: Vec<Seen>,
+}
+
+#[derive(Deserialize)]
+struct Stats {
+    r_frames: u64,
 }
 
 /// A client on the server's UNIX socket, out of reach of what happens to the network.
@@ -108,17 +114,24 @@ impl Observer {
         self.host.block_on(future)
     }
 
-    /// All clients but itself and `.broker`.
-    pub(crate) fn list(&self) -> Vec<Seen> {
-        let answer = self.block_on(self.client.call(".broker", "client.list", []).into_future()).unwrap();
-        let SeenClients { mut clients } = rmp_serde::from_slice(&answer).unwrap();
-        clients.retain(|client| client.name != "observer" && client.name != ".broker");
-        clients
+    fn ask<T: DeserializeOwned>(&self, method: &str) -> T {
+        let answer = self.block_on(self.client.call(".broker", method, []).into_future()).unwrap();
+        rmp_serde::from_slice(&answer).unwrap()
     }
 
-    /// True if this client is there.
-    pub(crate) fn sees(&self, name: &str) -> bool {
-        self.list().iter().any(|client| client.name == name)
+    /// Frames the server counts in all beyond those of the clients that are there: what the others have sent, and a
+    /// constant for the frames of this question.
+    pub(crate) fn frames_of_others(&self) -> u64 {
+        let SeenClients { clients } = self.ask("client.list");
+        let Stats { r_frames } = self.ask("stats");
+        r_frames - clients.iter().map(|client| client.r_frames).sum::<u64>()
+    }
+
+    /// All clients but itself and `.broker`.
+    pub(crate) fn list(&self) -> Vec<Seen> {
+        let SeenClients { mut clients } = self.ask("client.list");
+        clients.retain(|client| client.name != "observer" && client.name != ".broker");
+        clients
     }
 
     /// Waits until a look at the clients is as wanted. Returns how long it took, or nothing after `limit`.

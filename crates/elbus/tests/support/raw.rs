@@ -19,8 +19,8 @@ pub(crate) const BROADCAST: u8 = 0x53;
 pub(crate) const PING: u8 = 0x00;
 pub(crate) const ACK: u8 = 0xFE;
 
-trait Stream: Read + Write {}
-impl<T: Read + Write> Stream for T {}
+trait Stream: Read + Write + Send {}
+impl<T: Read + Write + Send> Stream for T {}
 
 /// One connection.
 pub(crate) struct Raw {
