@@ -19,7 +19,7 @@ use std::time::Duration;
 
 /// Connections that each of two hosts resets.
 const SHORT: u64 = 1_500;
-const LONG: u64 = 50_000;
+const LONG: u64 = 5_000;
 /// How long it may take until all is as before.
 const SETTLE: Duration = Duration::from_secs(5);
 /// What resident memory may grow by beyond a tenth, in KiB: a process of 10 MiB keeps an arena more or less.

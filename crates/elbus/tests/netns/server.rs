@@ -75,6 +75,10 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("the server said: {}", self.process.drain());
+        }
+        // What cannot be removed does no harm.
         let _ = fs::remove_dir_all(&self.folder);
     }
 }

@@ -149,7 +149,7 @@ impl Process {
     }
 
     /// Everything printed until now.
-    fn drain(&mut self) -> String {
+    pub(crate) fn drain(&mut self) -> String {
         while self.next_line(Instant::now()).is_some() {}
         std::mem::take(&mut self.seen)
     }
