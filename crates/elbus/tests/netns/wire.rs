@@ -33,8 +33,8 @@ impl Line {
     pub(crate) const GOOD: Self = Self { loss: 0, delay: Duration::ZERO, reorder: 0, rate: 0, mtu: 1_500 };
 }
 
-/// What a slow line holds before it drops what comes, in bytes: two seconds at 64 kbit/s, as a modem does.
-const QUEUE_BYTES: usize = 16 << 10;
+/// What a slow line holds before it drops what comes, in bytes: the thousand packets of `netem`.
+const QUEUE_BYTES: usize = 1_000 * 1_500;
 
 /// What a line has done to packets.
 #[derive(Debug, Default)]
