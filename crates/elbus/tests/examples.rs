@@ -5,6 +5,7 @@
 mod support;
 
 use elbus::{CallError, Client, ClientError, ErrorCode, EventKind, Options, QoS, RpcCode, connect};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
@@ -42,7 +43,10 @@ struct Example {
 
 impl Example {
     fn start(name: &str, arguments: &[&str]) -> Self {
-        let mut process = Process::spawn(Command::new(example(name)).args(arguments));
+        Self::of(Process::spawn(Command::new(example(name)).args(arguments)))
+    }
+
+    fn of(mut process: Process) -> Self {
         process.expect(&["listening on "]);
         let line = process.seen().lines().last().unwrap();
         let address = line.split_once("listening on ").unwrap().1.trim().to_owned();
@@ -215,6 +219,61 @@ async fn test2_is_thrown_out_and_may_come_again() {
     assert!(test.is_open());
     test.publish("any", "text", QoS::Processed).unwrap().await.unwrap();
     example.stop();
+}
+
+#[tokio::test]
+async fn edits_of_the_map_hold_from_the_next_login_on() {
+    let socket = std::env::temp_dir().join(format!("elbus-example-{}-live.sock", std::process::id()));
+    let (process, mut input) =
+        Process::spawn_with_input(Command::new(example("broker_aaa_live")).arg(&socket));
+    let mut live = Example::of(process);
+    let mut say = |live: &mut Example, line: &str, answer: &str| {
+        writeln!(input, "{line}").unwrap();
+        live.process.expect(&[answer]);
+    };
+    let refused = async |live: &Example, name: &str| {
+        let error = connect(&live.address, Options::new(name)).await.unwrap_err();
+        assert!(matches!(error, ClientError::Refused { code: ErrorCode::Access, .. }), "{error}");
+    };
+    refused(&live, "a").await;
+
+    say(&mut live, "allow a publish=news/# subscribe=", "a may log in");
+    let first = live.client("a").await;
+    let publish = async |client: &Client, topic| client.publish(topic, "", QoS::Processed).unwrap().await;
+    assert_eq!(publish(&first, "news/1").await, Ok(()));
+    assert_eq!(publish(&first, "other/1").await, Err(ErrorCode::Access));
+    assert_eq!(first.subscribe(&["news/#"]).ready().await, Err(ErrorCode::Access));
+
+    say(&mut live, "allow a publish=other/#,log p2p= hosts=127.0.0.0/8,::1/128", "a may log in");
+    assert_eq!(publish(&first, "news/1").await, Ok(()), "until it leaves");
+    say(&mut live, "kick a", "a was disconnected");
+    timeout(WAIT, first.closed()).await.unwrap();
+    let second = live.client("a").await;
+    assert_eq!(publish(&second, "news/1").await, Err(ErrorCode::Access));
+    assert_eq!(publish(&second, "other/1").await, Ok(()));
+    assert_eq!(publish(&second, "log").await, Ok(()));
+    assert_eq!(second.subscribe(&["news/#"]).ready().await, Ok(()));
+    assert_eq!(second.send("a", "", QoS::Processed).unwrap().await, Err(ErrorCode::Access));
+
+    for (wrong, answer) in [
+        ("allow a hosts=somewhere", "refused: "),
+        ("allow b pubish=", "refused: \"pubish\" is no right"),
+        ("kick b", "refused: "),
+        ("forbid b", "b is not in the map"),
+        ("what", "allow NAME [RIGHT...] | forbid NAME | kick NAME | show"),
+        ("show", "in the map: a"),
+    ] {
+        say(&mut live, wrong, answer);
+    }
+    say(&mut live, "forbid a", "a may not log in again");
+    assert!(second.is_open());
+    say(&mut live, "kick a", "a was disconnected");
+    refused(&live, "a").await;
+    // The end of its input is its end.
+    drop(input);
+    let (status, output) = live.process.wait();
+    assert!(status.success(), "{status}\n{output}");
+    assert!(!socket.exists());
 }
 
 /// The tour without its Python part, which `npm test` runs.
