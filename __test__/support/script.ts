@@ -50,14 +50,19 @@ export class Script {
     child.stdin.on('error', () => undefined)
   }
 
-  /** Starts a script with Node; it is killed when the test is over, whatever becomes of it. */
+  /**
+   * Starts a script with Node; it is killed when the test is over, whatever becomes of it. `prefix` is a command that
+   * becomes the program it is given, such as `ip netns exec`.
+   */
   static start(
     t: Owner,
     file: string,
     args: readonly string[] = [],
     env: Record<string, string> = {},
+    prefix: readonly string[] = [],
   ): Script {
-    const child = spawn(process.execPath, [file, ...args], { cwd: root, env: { ...process.env, ...env } })
+    const [program, ...rest] = [...prefix, process.execPath, file, ...args] as [string, ...string[]]
+    const child = spawn(program, rest, { cwd: root, env: { ...process.env, ...env } })
     t.teardown(() => void child.kill('SIGKILL'))
     return new Script(child)
   }

@@ -22,8 +22,9 @@ const PINGERS: usize = 10;
 const PINGING: Duration = Duration::from_millis(6_300);
 const OTHERS: Duration = Duration::from_secs(12);
 const LOGIN: Duration = Duration::from_millis(5_500);
-/// What a busy machine may add to any of these.
-const LATE: Duration = Duration::from_millis(200);
+/// What the broker's walk over its connections may add, four times a second; how late this machine was besides is
+/// measured.
+const WALK: Duration = Duration::from_millis(250);
 /// Latest moment when our client knows: it looks once a second whether 12 s have passed in silence.
 const OWN_END: Duration = Duration::from_secs(13);
 /// When the test gives up.
@@ -131,6 +132,7 @@ fn cut_cable(cut: Cut) {
     let mut names = [&ours[..], &["raw.idle", "raw.half-frame", "raw.sending", "raw.receiving"]].concat();
     names.extend(last_pings.keys());
     let mut login_gone = None;
+    let (mut looked, mut longest_gap) = (Instant::now(), Duration::ZERO);
     while (gone.len() < names.len() || login_gone.is_none()) && start.elapsed() < PATIENCE {
         let seen = observer.list();
         for name in names.iter().filter(|name| !seen.iter().any(|client| client.name == **name)) {
@@ -141,7 +143,10 @@ fn cut_cable(cut: Cut) {
             login_gone = Some(start.elapsed());
         }
         pause(Duration::from_millis(20));
+        longest_gap = longest_gap.max(looked.elapsed());
+        looked = Instant::now();
     }
+    let late = WALK + longest_gap;
     stop.store(true, Ordering::Relaxed);
     let own: BTreeMap<_, _> = (0..ours.len())
         .map_while(|_| ends.recv_timeout(PATIENCE.saturating_sub(start.elapsed())).ok())
@@ -153,26 +158,28 @@ fn cut_cable(cut: Cut) {
         |pinging: bool| gone.iter().filter(|(name, _)| pings(name) == pinging).map(|(_, after)| *after).max();
     println!(
         "C35: cable cut ({cut:?}), {} clients idle and sending: dropped after at most {:.2?} of {} that ping, {:.2?} \
-         of others, {login_gone:.2?} of logins; our own client noticed after at most {:.2?}, in a login {own_login_time:.2?}",
+         of others, {:.2?} of logins; our own client noticed after at most {:.2?}, in a login {own_login_time:.2?}; \
+         looked at least every {longest_gap:.2?}",
         gone.len(),
         latest(true).unwrap_or_default(),
         names.iter().filter(|name| pings(name)).count(),
         latest(false).unwrap_or_default(),
-        own.values().max()
+        login_gone.unwrap_or_default(),
+        own.values().max().copied().unwrap_or_default()
     );
 
     assert_eq!(gone.len(), names.len(), "never dropped: {gone:?}");
     for (name, after) in &gone {
         let limit = if pings(name) { PINGING } else { OTHERS };
-        assert!(*after <= limit + LATE, "{name} was dropped after {after:?}, the limit is {limit:?}");
+        assert!(*after <= limit + late, "{name} was dropped after {after:?}, the limit is {limit:?}");
     }
-    assert!(login_gone.is_some_and(|after| after <= LOGIN + LATE), "logins dropped after {login_gone:?}");
+    assert!(login_gone.is_some_and(|after| after <= LOGIN + late), "logins dropped after {login_gone:?}");
     assert_eq!(own.len(), ours.len(), "never noticed: {own:?}");
     for (name, after) in &own {
-        assert!(*after <= OWN_END + LATE, "{name} noticed after {after:?}");
+        assert!(*after <= OWN_END + late, "{name} noticed after {after:?}");
     }
     assert!(matches!(own_login, Some(ClientError::Timeout(_))), "{own_login:?}");
-    assert!(own_login_time <= LOGIN + LATE, "{own_login_time:?}");
+    assert!(own_login_time <= LOGIN + late, "{own_login_time:?}");
     // What went wrong elsewhere is nothing to the one who stayed, and nothing is left behind.
     assert!(observer.client.is_open());
     flooding.join().unwrap();
