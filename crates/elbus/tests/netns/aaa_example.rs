@@ -110,9 +110,10 @@ fn c26_the_example_admits_test_from_its_own_host_only() {
     println!(
         "C26: the example: {refused} logins from elsewhere refused; test2 was thrown out after {stays:.1?}"
     );
-    assert!(stays.iter().all(|stay| *stay <= PERIOD + Duration::from_secs(1)), "{stays:?}");
+    let second = Duration::from_secs(1);
+    assert!(stays.iter().all(|stay| *stay <= PERIOD + second), "{stays:?}");
     // The second came right after the first was thrown out, so it had all of its period.
-    assert!(stays[1] >= PERIOD - Duration::from_secs(1), "{stays:?}");
+    assert!(stays[1] + second >= PERIOD, "{stays:?}");
     process.signal("TERM");
     let (status, output) = process.wait();
     assert!(status.success(), "{status}\n{output}");

@@ -188,8 +188,8 @@ fn c36_a_large_frame_over_64_kbit_takes_its_time() {
 
 fn send_slowly(way: Way) {
     // Longer than any limit of the broker or the client: 24 s, or 131 s.
-    let bytes = if is_long() { 1 << 20 } else { 192 << 10 };
-    let least = Duration::from_secs(bytes as u64 * 8 / SLOW);
+    let bytes: u32 = if is_long() { 1 << 20 } else { 192 << 10 };
+    let least = Duration::from_secs(u64::from(bytes) * 8 / SLOW);
     let wire = Wire::new(Line { rate: SLOW, ..Line::GOOD });
     let server = Server::start(&wire.hosts[1].namespace);
     let observer = Observer::new(&server);

@@ -1,21 +1,24 @@
 //! C35: the cable of a host is cut while its clients are idle, in the middle of a send, and logging in. Both ends
 //! have to find out by themselves.
 
-use crate::net::{Cut, Lan, Namespace, can_have_hosts};
+use crate::net::{Cut, Host, Lan, Namespace, can_have_hosts};
 use crate::server::{
     Observer, PORT, PUBLISH, SUBSCRIBE_ACK, Server, client, greeted, logged_in, name_field, op,
 };
 use crate::support::pause;
 use elbus::{Client, ClientError, Options, QoS, connect};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// Clients of ours.
+const OURS: [&str; 3] = ["ours.idle", "ours.sending", "ours.receiving"];
 /// Clients that ping by hand.
 const PINGERS: usize = 10;
 /// Latest end of a client that pings, of any other, and of a login; from the last ping or the cut on.
@@ -52,28 +55,7 @@ fn cut_cable(cut: Cut) {
     let observer = Observer::new(&server);
     let idle_descriptors = server.descriptors();
 
-    // Clients of ours, which ping once a second.
-    let ours = ["ours.idle", "ours.sending", "ours.receiving"];
-    let clients = ours.map(|name| client(far, &address, Options::new(name)));
-    let (ended, ends) = channel();
-    for (name, client) in ours.into_iter().zip(clients.clone()) {
-        let ended = ended.clone();
-        far.spawn(async move {
-            client.closed().await;
-            let _ = ended.send((name, Instant::now()));
-        });
-    }
-    let sending = clients[1].clone();
-    far.spawn(async move {
-        while sending.is_open() {
-            let _ = sending.publish("from/ours", vec![7; 1_000], QoS::No);
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    });
-    let receiving = clients[2].clone();
-    let mut flood = receiving.subscribe(&["flood"]);
-    far.spawn(async move { while flood.next().await.is_some() {} });
-
+    let ends = our_clients(far, &address);
     // Others, which never ping but one.
     let connect_as = |name: &str| logged_in(&far.namespace, &address, name);
     let mut idle = connect_as("raw.idle");
@@ -92,12 +74,7 @@ fn cut_cable(cut: Cut) {
     let flooding = flood_from(observer.client.clone(), Arc::clone(&stop));
 
     // Two that log in, as slowly as a lost cable makes them; and one of ours that does so at somebody who greets.
-    let logins = [0, 4].map(|length| {
-        let mut stream = greeted(&far.namespace, &address);
-        let field = [&[0xEB, 1, 0], name_field("raw.login").as_slice()].concat();
-        stream.write_all(&field[..length]).unwrap();
-        stream
-    });
+    let logins = [0, 4].map(|length| begun_login(&far.namespace, &address, length));
     let login_ports = logins.each_ref().map(|stream| stream.local_addr().unwrap().port());
 
     assert!(observer.wait(PATIENCE, |seen| seen.len() == 7 + PINGERS).is_some());
@@ -127,54 +104,26 @@ fn cut_cable(cut: Cut) {
     lan.cut(cut);
     let start = Instant::now();
 
-    // The first absence of each.
-    let mut gone = BTreeMap::new();
-    let mut names = [&ours[..], &["raw.idle", "raw.half-frame", "raw.sending", "raw.receiving"]].concat();
+    let mut names = [&OURS[..], &["raw.idle", "raw.half-frame", "raw.sending", "raw.receiving"]].concat();
     names.extend(last_pings.keys());
-    let mut login_gone = None;
-    let (mut looked, mut longest_gap) = (Instant::now(), Duration::ZERO);
-    while (gone.len() < names.len() || login_gone.is_none()) && start.elapsed() < PATIENCE {
-        let seen = observer.list();
-        for name in names.iter().filter(|name| !seen.iter().any(|client| client.name == **name)) {
-            let since = last_pings.get(name).unwrap_or(&start);
-            gone.entry(*name).or_insert_with(|| since.elapsed());
-        }
-        if login_gone.is_none() && !login_ports.iter().any(|port| server.is_connected(*port)) {
-            login_gone = Some(start.elapsed());
-        }
-        pause(Duration::from_millis(20));
-        longest_gap = longest_gap.max(looked.elapsed());
-        looked = Instant::now();
-    }
-    let late = WALK + longest_gap;
+    let since: BTreeMap<_, _> =
+        names.iter().map(|name| (*name, *last_pings.get(name).unwrap_or(&start))).collect();
+    let absence = watch(&server, &observer, &since, &login_ports);
     stop.store(true, Ordering::Relaxed);
-    let own: BTreeMap<_, _> = (0..ours.len())
+    let own: BTreeMap<_, _> = OURS
+        .iter()
         .map_while(|_| ends.recv_timeout(PATIENCE.saturating_sub(start.elapsed())).ok())
         .map(|(name, end)| (name, end.duration_since(start)))
         .collect();
     let (own_login, own_login_time) = far.join(login);
-    let pings = |name: &str| name.starts_with("ours") || name.starts_with("raw.pinging");
-    let latest =
-        |pinging: bool| gone.iter().filter(|(name, _)| pings(name) == pinging).map(|(_, after)| *after).max();
     println!(
-        "C35: cable cut ({cut:?}), {} clients idle and sending: dropped after at most {:.2?} of {} that ping, {:.2?} \
-         of others, {:.2?} of logins; our own client noticed after at most {:.2?}, in a login {own_login_time:.2?}; \
-         looked at least every {longest_gap:.2?}",
-        gone.len(),
-        latest(true).unwrap_or_default(),
-        names.iter().filter(|name| pings(name)).count(),
-        latest(false).unwrap_or_default(),
-        login_gone.unwrap_or_default(),
+        "C35: cable cut ({cut:?}): {absence}; our own client noticed after at most {:.2?}, in a login after \
+         {own_login_time:.2?}",
         own.values().max().copied().unwrap_or_default()
     );
-
-    assert_eq!(gone.len(), names.len(), "never dropped: {gone:?}");
-    for (name, after) in &gone {
-        let limit = if pings(name) { PINGING } else { OTHERS };
-        assert!(*after <= limit + late, "{name} was dropped after {after:?}, the limit is {limit:?}");
-    }
-    assert!(login_gone.is_some_and(|after| after <= LOGIN + late), "logins dropped after {login_gone:?}");
-    assert_eq!(own.len(), ours.len(), "never noticed: {own:?}");
+    absence.check(names.len());
+    let late = absence.late();
+    assert_eq!(own.len(), OURS.len(), "never noticed: {own:?}");
     for (name, after) in &own {
         assert!(*after <= OWN_END + late, "{name} noticed after {after:?}");
     }
@@ -189,6 +138,116 @@ fn cut_cable(cut: Cut) {
     drop((writer, reader));
     drop(observer);
     server.stop();
+}
+
+/// Our clients on this host, which ping once a second: one idle, one that sends, one that receives. Returns when each
+/// of them found its connection at an end.
+fn our_clients(host: &Host, address: &str) -> Receiver<(&'static str, Instant)> {
+    let clients = OURS.map(|name| client(host, address, Options::new(name)));
+    let (ended, ends) = channel();
+    for (name, client) in OURS.into_iter().zip(clients.clone()) {
+        let ended = ended.clone();
+        host.spawn(async move {
+            client.closed().await;
+            let _ = ended.send((name, Instant::now()));
+        });
+    }
+    let [_, sending, receiving] = clients;
+    host.spawn(async move {
+        while sending.is_open() {
+            let _ = sending.publish("from/ours", vec![7; 1_000], QoS::No);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    });
+    let mut flood = receiving.subscribe(&["flood"]);
+    host.spawn(async move { while flood.next().await.is_some() {} });
+    ends
+}
+
+/// A connection that has said this many bytes of its login.
+fn begun_login(namespace: &Namespace, address: &str, length: usize) -> TcpStream {
+    let mut stream = greeted(namespace, address);
+    let field = [&[0xEB, 1, 0], name_field("raw.login").as_slice()].concat();
+    stream.write_all(&field[..length]).unwrap();
+    stream
+}
+
+/// What was seen of clients that are cut off.
+struct Absence<'a> {
+    /// Time to the first absence of each.
+    gone: BTreeMap<&'a str, Duration>,
+    /// Time to the end of the last login.
+    logins: Option<Duration>,
+    longest_gap: Duration,
+}
+
+/// Looks until all are gone, or for as long as the test has patience. `since` says from when on each is counted.
+fn watch<'a>(
+    server: &Server,
+    observer: &Observer,
+    since: &BTreeMap<&'a str, Instant>,
+    login_ports: &[u16],
+) -> Absence<'a> {
+    let start = Instant::now();
+    let mut absence = Absence { gone: BTreeMap::new(), logins: None, longest_gap: Duration::ZERO };
+    let mut looked = start;
+    while (absence.gone.len() < since.len() || absence.logins.is_none()) && start.elapsed() < PATIENCE {
+        let seen = observer.list();
+        for (name, since) in since {
+            if !seen.iter().any(|client| client.name == *name) {
+                absence.gone.entry(name).or_insert_with(|| since.elapsed());
+            }
+        }
+        if absence.logins.is_none() && !login_ports.iter().any(|port| server.is_connected(*port)) {
+            absence.logins = Some(start.elapsed());
+        }
+        pause(Duration::from_millis(20));
+        absence.longest_gap = absence.longest_gap.max(looked.elapsed());
+        looked = Instant::now();
+    }
+    absence
+}
+
+impl Absence<'_> {
+    /// What may come on top of each limit.
+    fn late(&self) -> Duration {
+        WALK + self.longest_gap
+    }
+
+    fn check(&self, expected: usize) {
+        let Self { gone, logins, .. } = self;
+        assert_eq!(gone.len(), expected, "never dropped: all but {gone:?}");
+        for (name, after) in gone {
+            let limit = if pings(name) { PINGING } else { OTHERS };
+            assert!(
+                *after <= limit + self.late(),
+                "{name} was dropped after {after:?}, the limit is {limit:?}"
+            );
+        }
+        assert!(logins.is_some_and(|after| after <= LOGIN + self.late()), "logins dropped after {logins:?}");
+    }
+}
+
+impl fmt::Display for Absence<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of = |pinging: bool| self.gone.iter().filter(move |(name, _)| pings(name) == pinging);
+        let latest = |pinging: bool| of(pinging).map(|(_, after)| *after).max().unwrap_or_default();
+        write!(
+            f,
+            "dropped after at most {:.2?} ({} that ping), {:.2?} ({} others), {:.2?} (logins), seen every {:.2?}",
+            latest(true),
+            of(true).count(),
+            latest(false),
+            of(false).count(),
+            self.logins.unwrap_or_default(),
+            self.longest_gap
+        )
+    }
+}
+
+/// Whether this client pings.
+fn pings(name: &str) -> bool {
+    name.starts_with("ours") || name.starts_with("raw.pinging")
 }
 
 /// Publishes as fast as the connection takes it, until it does not.

@@ -24,6 +24,8 @@ const LONG: u64 = 5_000;
 const SETTLE: Duration = Duration::from_secs(5);
 /// What resident memory may grow by beyond a tenth, in KiB: a process of 10 MiB keeps an arena more or less.
 const FLOOR_KIB: usize = 4 << 10;
+/// Idle clients that are killed together.
+const CLIENTS: usize = 100;
 /// A publication that wants an acknowledgement, and the bytes of an acknowledgement.
 const PUBLISH_ACK: u8 = 0x41;
 const ACK_BYTES: usize = 6;
@@ -121,7 +123,7 @@ fn c37_a_storm_of_resets_leaves_nothing_behind() {
     let dose = Dose::default();
     // The first few fill caches and pools, which belong to every broker at work.
     storm(&lan, &dose, 50);
-    assert!(observer.wait(SETTLE, |seen| seen.is_empty()).is_some());
+    assert!(observer.wait(SETTLE, <[_]>::is_empty).is_some());
     let (memory, descriptors) = (server.memory(), server.descriptors());
     let count = if is_long() { LONG } else { SHORT };
     let sent_resets = || lan.hosts[..2].iter().map(|host| resets_sent(&host.namespace)).sum::<u64>();
@@ -131,7 +133,7 @@ fn c37_a_storm_of_resets_leaves_nothing_behind() {
     stop.store(true, Ordering::Relaxed);
     flooding.join().unwrap();
 
-    assert!(observer.wait(SETTLE, |seen| seen.is_empty()).is_some(), "all are gone");
+    assert!(observer.wait(SETTLE, <[_]>::is_empty).is_some(), "all are gone");
     assert!(resets >= 2 * count, "{resets} resets of {} connections", 2 * count);
     let (logins, subscribed) = (dose.logins.into_inner(), dose.subscribed.into_inner());
     let acknowledged = dose.acknowledged.into_inner();
@@ -177,7 +179,6 @@ fn c37_connections_killed_in_a_body_are_gone_at_once() {
     if !can_have_hosts() {
         return;
     }
-    const CLIENTS: usize = 100;
     let lan = Lan::new(2);
     let [far, near] = &lan.hosts[..] else { unreachable!() };
     let server = Server::start(&near.namespace);
@@ -197,7 +198,7 @@ fn c37_connections_killed_in_a_body_are_gone_at_once() {
         return;
     }
     assert_eq!(killed, CLIENTS);
-    let gone = observer.wait(SETTLE, |seen| seen.is_empty());
+    let gone = observer.wait(SETTLE, <[_]>::is_empty);
     println!("C37: {killed} idle clients killed by ss -K: all dropped after {gone:.2?}");
     assert!(gone.is_some_and(|gone| gone <= Duration::from_secs(1)), "{gone:?}");
     assert_eq!(server.descriptors(), descriptors);
