@@ -36,6 +36,10 @@ impl Line {
 /// What a slow line holds before it drops what comes, in bytes: the thousand packets of `netem`.
 const QUEUE_BYTES: usize = 1_000 * 1_500;
 
+/// Memory of a socket for what it receives, and by that what may be under way to it: 32 KiB, which is 4 s at 64 kbit/s.
+/// A host that fills the queue of such a line with more waits longer for an answer than any limit on silence is.
+const WINDOW: &str = "net.ipv4.tcp_rmem=4096 65536 65536";
+
 /// What a line has done to packets.
 #[derive(Debug, Default)]
 pub(crate) struct Done {
@@ -66,6 +70,8 @@ impl Wire {
         let stopping = Arc::new(AtomicBool::new(false));
         let ends = [1, 2].map(|number| {
             let namespace = &hosts[number - 1].namespace;
+            let sysctl = namespace.command("sysctl").arg("-qw").arg(WINDOW).output().unwrap();
+            assert!(sysctl.status.success(), "{sysctl:?}");
             let end = Arc::new(namespace.run(open_tun));
             namespace.ip(&format!("link set tun0 mtu {} up", line.mtu));
             namespace.ip(&format!("addr add 10.78.0.{number}/24 dev tun0"));
