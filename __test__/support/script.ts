@@ -74,7 +74,11 @@ export class Script {
         while (this.#looked < this.#lines.length) {
           const line = this.#lines[this.#looked] as string
           this.#looked += 1
-          if (typeof wanted === 'string' ? line === wanted : wanted.test(line)) return resolve(line)
+          if (typeof wanted !== 'string' ? wanted.test(line) : line === wanted) {
+            // A line that comes with this one is for who asks next.
+            this.#look = undefined
+            return resolve(line)
+          }
         }
         if (this.#isOver) reject(new Error('it has ended'))
       }
