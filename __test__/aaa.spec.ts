@@ -1,12 +1,21 @@
 // The access map: as a Map, and what it lets clients do.
 
 import test, { type ExecutionContext } from 'ava'
-import { type AaaEntry, AaaMap, type Broker, type BusError, type Client, connect } from 'elbus-node'
+import {
+  type AaaEntry,
+  AaaMap,
+  type Broker,
+  type BusError,
+  type Client,
+  connect,
+  type DeniedEvent,
+} from 'elbus-node'
 import { isBusError, rejectsBus, throwsBus } from './support/bus-error'
 import { texts } from './support/messages'
+import { ACK, acknowledgementOf, Code, Op, operation, pour, login as rawLogin } from './support/raw-client'
 import { socketPath } from './support/temp'
 import { closing, startBroker } from './support/transports'
-import { soon } from './support/within'
+import { soon, until } from './support/within'
 
 const DENIED = { code: 'ERR_BUS_ACCESS', wireCode: 0x79 } as const
 
@@ -263,16 +272,31 @@ test('one map serves several brokers, and lives on when one is closed', async (t
 
 // ---- what they may do
 
-/** What `allowed` can and `refused` cannot, of one verb. */
+/**
+ * What `allowed` can and `refused` cannot, of one verb. Each refusal is answered once, counted, and told with client,
+ * operation and target; whoever watches sees no trace of it.
+ */
 async function verb(
   t: ExecutionContext,
   entry: AaaEntry,
+  named: DeniedEvent['operation'],
   allowed: readonly string[],
   refused: readonly string[],
   run: (client: Client, text: string) => Promise<unknown>,
 ): Promise<void> {
   const { login, broker } = await guarded(t, new AaaMap({ one: entry }))
-  for (const name of ['a', 'a.b', 'a.b.c', 'b', 'b.c']) closing(t, await broker.client(name))
+  const told: DeniedEvent[] = []
+  broker.on('denied', (event) => told.push(event))
+  let seen = 0
+  for (const name of ['a', 'a.b', 'a.b.c', 'b', 'b.c']) {
+    const client = closing(t, await broker.client(name))
+    client.messages({ callback: () => (seen += 1) })
+    await client.subscribe(['#'], {
+      callback: ({ sender }) => {
+        if (sender === 'one') seen += 1
+      },
+    }).ready
+  }
   const one = await login('one')
   for (const text of refused) {
     await t.notThrowsAsync(async () => {
@@ -284,9 +308,24 @@ async function verb(
       t.is(error?.wireCode, 0x79, text)
     })
   }
+  await new Promise((resolve) => setImmediate(resolve))
+  t.is(seen, 0, 'a refusal left a trace')
   for (const text of allowed) await t.notThrowsAsync(run(one, text), text)
   t.is(broker.stats().denied, refused.length)
   t.true(one.connected)
+  // What is left out for a second is told when the client leaves.
+  await one.close()
+  await until(
+    () => told.reduce((sum, { count }) => sum + count, 0) >= refused.length,
+    'all refusals are told',
+  )
+  t.is(
+    told.reduce((sum, { count }) => sum + count, 0),
+    refused.length,
+  )
+  t.true(told.length <= 2, 'one event for many')
+  for (const event of told) t.like(event, { client: 'one', operation: named })
+  if (refused.length > 0) t.is(told[0]?.target, refused[0])
 }
 
 const publish = (client: Client, topic: string): Promise<void> => client.publish(topic, 'x', { ack: true })
@@ -299,33 +338,95 @@ const subscribe = async (client: Client, mask: string): Promise<void> => {
 }
 const exclude = (client: Client, mask: string): Promise<void> => client.exclude(mask)
 
-test('publish', (t) =>
-  verb(t, { publish: ['a/+', 'b/#'] }, ['a/x', 'a/', 'b/x/y'], ['a', 'b', 'a/x/y', 'c', ''], publish))
-test('publish for one', (t) =>
-  verb(t, { publish: ['a'] }, ['a'], ['b'], (client, topic) =>
+test('C24: publish', (t) =>
+  verb(
+    t,
+    { publish: ['a/+', 'b/#'] },
+    'publish',
+    ['a/x', 'a/', 'b/x/y'],
+    ['a', 'b', 'a/x/y', 'c', ''],
+    publish,
+  ))
+test('C24: publish for one', (t) =>
+  verb(t, { publish: ['a'] }, 'publish', ['a'], ['b'], (client, topic) =>
     client.publish(topic, 'x', { ack: true, for: 'b' }),
   ))
-test('publish false', (t) => verb(t, { publish: false }, [], ['a', 'a/b', ''], publish))
-test('publish true', (t) => verb(t, { publish: true }, ['a', 'a/b'], [], publish))
-test('p2p', (t) =>
-  verb(t, { p2p: ['a.?', 'b.*'] }, ['a.b', 'b.c'], ['a', 'b', 'a.b.c', 'nobody', 'one'], send))
-test('p2p false', (t) => verb(t, { p2p: [] }, [], ['a', 'one', '.broker'], send))
-test('p2p true', (t) => verb(t, { p2p: true }, ['a', 'one'], [], send))
-test('broadcast', (t) =>
-  verb(t, { broadcast: ['a.?'] }, ['a.b', 'a.?'], ['a.*', '?.b', '*', 'a', 'a.?.c'], broadcast))
-test('broadcast false', (t) => verb(t, { broadcast: false }, [], ['a', '*'], broadcast))
-test('subscribe', (t) =>
+test('C24: publish false', (t) => verb(t, { publish: false }, 'publish', [], ['a', 'a/b', ''], publish))
+test('C24: publish true', (t) => verb(t, { publish: true }, 'publish', ['a', 'a/b'], [], publish))
+test('C24: p2p', (t) =>
+  verb(
+    t,
+    { p2p: ['a.?', 'b.*'] },
+    'message',
+    ['a.b', 'b.c'],
+    ['a', 'b', 'a.b.c', 'nobody', 'one', '.broker'],
+    send,
+  ))
+test('C24: p2p false', (t) => verb(t, { p2p: [] }, 'message', [], ['a', 'one', '.broker'], send))
+test('C24: p2p true', (t) => verb(t, { p2p: true }, 'message', ['a', 'one'], [], send))
+test('C24: calls', (t) =>
+  verb(t, { p2p: ['a.?'] }, 'message', [], ['a', '.broker', 'b.c'], (client, name) =>
+    client.call(name, 'test'),
+  ))
+test('C24: broadcast', (t) =>
+  verb(t, { broadcast: ['a.?'] }, 'broadcast', ['a.b', 'a.?'], ['a.*', '?.b', '*', 'a', 'a.?.c'], broadcast))
+test('C24: broadcast false', (t) => verb(t, { broadcast: false }, 'broadcast', [], ['a', '*'], broadcast))
+test('C24: subscribe', (t) =>
   verb(
     t,
     { subscribe: ['a/+', 'b/#'] },
+    'subscribe',
     ['a/x', 'a/+', 'b/#', 'b/+/c', 'b/x/#'],
     // All that such a mask can match has to be allowed.
     ['a/#', '#', '+/x', 'a', 'b', '+', 'a/+/c'],
     subscribe,
   ))
-test('subscribe false', (t) => verb(t, { subscribe: false }, [], ['a', '#'], subscribe))
-test('exclude', (t) => verb(t, { exclude: ['a/#'] }, ['a/b', 'a/#'], ['#', 'b', '+/b'], exclude))
-test('exclude false', (t) => verb(t, { exclude: [] }, [], ['a', '#'], exclude))
+test('C24: subscribe false', (t) => verb(t, { subscribe: false }, 'subscribe', [], ['a', '#'], subscribe))
+test('C24: exclude', (t) =>
+  verb(t, { exclude: ['a/#'] }, 'exclude', ['a/b', 'a/#'], ['#', 'b', '+/b'], exclude))
+test('C24: exclude false', (t) => verb(t, { exclude: [] }, 'exclude', [], ['a', '#'], exclude))
+test('C24: what takes nothing is never denied', async (t) => {
+  const nothing = { p2p: [], publish: [], subscribe: [], broadcast: [], exclude: [] }
+  const { broker, address } = await guarded(t, new AaaMap({ one: nothing }))
+  const one = await rawLogin(t, address, 'one')
+  for (const flags of [Op.UNSUBSCRIBE, Op.UNEXCLUDE]) {
+    one.write(operation(flags | ACK, 'a\0#', 1))
+    t.like(await acknowledgementOf(one), { code: Code.DONE })
+  }
+  t.is(broker.stats().denied, 0)
+})
+
+test('C24: each denied operation is answered once on the wire, whatever it holds, and nobody else notices', async (t) => {
+  const nothing = { p2p: [], publish: [], subscribe: [], broadcast: [], exclude: [] }
+  const { broker, address } = await guarded(t, new AaaMap({ one: nothing }))
+  const watcher = closing(t, await broker.client('watcher'))
+  let seen = 0
+  watcher.messages({ callback: () => (seen += 1) })
+  await watcher.subscribe('#', { callback: ({ sender }) => (seen += Number(sender === 'one')) }).ready
+  const one = await rawLogin(t, address, 'one')
+  let id = 0
+  for (const [flags, body] of [
+    [Op.PUBLISH, 'a\0x'],
+    [Op.PUBLISH_FOR, 'a\0watcher\0x'],
+    [Op.SUBSCRIBE, 'a'],
+    [Op.SUBSCRIBE, Array(1_000).fill('a/#').join('\0')],
+    [Op.EXCLUDE, 'a\0b\0c'],
+    [Op.MESSAGE, 'watcher\0x'],
+    [Op.BROADCAST, '*\0x'],
+    [Op.MESSAGE, '.broker\0\x01\x01\0\0\0test\0'],
+  ] as const) {
+    for (const qos of [0, ACK, 0x80, 0xc0]) {
+      id += 1
+      one.write(operation(flags | qos, body, id))
+      if ((qos & ACK) === 0) continue
+      // Were one answered twice, or one that did not ask, its number would come here.
+      t.deepEqual(await acknowledgementOf(one), { id, code: Code.ACCESS }, `operation ${flags} with ${qos}`)
+    }
+  }
+  t.is(seen, 0)
+  // Masks are counted together: it is one operation.
+  t.is(broker.stats().denied, id)
+})
 
 test('calls are messages: without the right there is no call, not even of .broker', async (t) => {
   const { login, broker } = await guarded(t, new AaaMap({ one: { p2p: ['a'] }, two: { p2p: ['.broker'] } }))
@@ -384,26 +485,221 @@ test('what is absent is allowed', async (t) => {
   t.pass()
 })
 
-test('edits during many logins are seen whole: one entry or the other', async (t) => {
+/** Set for a long run: the doses of the catalogue in full. */
+const isLong = process.env.ELBUS_LONG === '1'
+const LOGINS = isLong ? 10_000 : 1_000
+
+test(`C25: edits during ${LOGINS} logins are seen whole: one entry, the other, or none`, async (t) => {
+  t.timeout(isLong ? 1_200_000 : 120_000)
   const entries: AaaEntry[] = [
     { publish: ['a'], subscribe: ['a'] },
     { publish: ['b'], subscribe: ['b'] },
   ]
-  const map = new AaaMap({ one: entries[0] as AaaEntry })
-  const { address } = await guarded(t, map)
+  const map = new AaaMap()
+  const { address, broker } = await guarded(t, map)
   const can = async (run: Promise<unknown>): Promise<boolean> =>
     run.then(
       () => true,
       () => false,
     )
-  for (let round = 0; round < 100; round += 1) {
-    const login = connect(address, { name: 'one' })
-    for (let edit = 0; edit < 20; edit += 1) map.set('one', entries[(round + edit) % 2] as AaaEntry)
-    const client = await login
-    const [a, b] = [await can(publish(client, 'a')), await can(publish(client, 'b'))]
-    t.not(a, b)
-    t.is(await can(subscribe(client, 'a')), a)
-    t.is(await can(subscribe(client, 'b')), b)
-    await client.close()
+  const found = { a: 0, b: 0, none: 0 }
+  let edits = 0
+  const names = Array.from({ length: 20 }, (_, index) => `client.${index}`)
+  await Promise.all(
+    names.map(async (name, index) => {
+      for (let round = 0; round < LOGINS / names.length; round += 1) {
+        const login = connect(address, { name })
+        for (let edit = 0; edit < 20; edit += 1) {
+          const which = (round * 7 + edit + index) % 3
+          if (which === 2) map.delete(name)
+          else map.set(name, entries[which] as AaaEntry)
+          edits += 1
+          // Some in the same turn, some between two steps of the login.
+          if (edit % 5 === 0) await new Promise((resolve) => setImmediate(resolve))
+        }
+        let client: Client
+        try {
+          client = await login
+        } catch (error) {
+          isBusError(t, error, DENIED)
+          found.none += 1
+          continue
+        }
+        const [a, b, toA, toB] = await Promise.all([
+          can(publish(client, 'a')),
+          can(publish(client, 'b')),
+          can(subscribe(client, 'a')),
+          can(subscribe(client, 'b')),
+        ])
+        if (a === b || toA !== a || toB !== b) t.fail(`a mix of rights: ${[a, b, toA, toB]}`)
+        found[a ? 'a' : 'b'] += 1
+        await client.close()
+      }
+    }),
+  )
+  t.is(found.a + found.b + found.none, LOGINS)
+  t.true(found.a > 0 && found.b > 0 && found.none > 0, JSON.stringify(found))
+  t.log(
+    `C25: ${LOGINS} logins against ${edits} edits: ${found.a} under one entry, ${found.b} under the other, ${found.none} denied, 0 mixed`,
+  )
+  // Empty at the end: nobody comes in.
+  map.clear()
+  for (const name of names) await rejectsBus(t, () => connect(address, { name }), DENIED)
+  await until(() => broker.clients('client.').length === 0, 'all have left')
+})
+
+// ---- apply
+
+test('apply gives connected clients the rights of now, with their secondaries, and says how many', async (t) => {
+  const map = new AaaMap({ one: { publish: ['a'] }, two: { publish: ['a'] } })
+  const { login, broker } = await guarded(t, map)
+  const [one, two] = [await login('one'), await login('two')]
+  const second = closing(t, await one.secondary())
+  map.set('one', { publish: ['b'] })
+  map.set('two', { publish: ['b'] })
+  await publish(one, 'a')
+  t.is(map.apply('one'), 2)
+  for (const client of [one, second]) {
+    await publish(client, 'b')
+    await rejectsBus(t, () => publish(client, 'a'), DENIED)
+  }
+  // Only who was named.
+  await publish(two, 'a')
+  t.is(map.apply(), 3)
+  await publish(two, 'b')
+  await rejectsBus(t, () => publish(two, 'a'), DENIED)
+  t.is(map.apply('nobody'), 0)
+  t.is(map.apply('one%%0'), 0)
+  // Wider too, and again: it is no one-way street.
+  map.set('one', {})
+  t.is(map.apply('one'), 2)
+  for (const topic of ['a', 'b', 'c']) await publish(one, topic)
+  t.is(broker.clients('one')[0]?.instances, 2)
+})
+
+test('apply reaches every right', async (t) => {
+  const all = { publish: true, subscribe: true, p2p: true, broadcast: true, exclude: true } as const
+  const verbs: Record<keyof typeof all, (client: Client) => Promise<unknown>> = {
+    publish: (client) => publish(client, 'a'),
+    subscribe: (client) => subscribe(client, 'a'),
+    p2p: (client) => send(client, 'one'),
+    broadcast: (client) => broadcast(client, '*'),
+    exclude: (client) => exclude(client, 'a'),
+  }
+  const map = new AaaMap({ one: all })
+  const { login } = await guarded(t, map)
+  const one = await login('one')
+  for (const denied of Object.keys(all) as (keyof typeof all)[]) {
+    map.set('one', { ...all, [denied]: false })
+    t.is(map.apply('one'), 1)
+    for (const [right, run] of Object.entries(verbs)) {
+      if (right === denied) await rejectsBus(t, () => run(one), DENIED)
+      else await t.notThrowsAsync(run(one), `${right} without ${denied}`)
+    }
+  }
+})
+
+test('apply takes out subscriptions that are not allowed any more, and leaves the others', async (t) => {
+  const map = new AaaMap({ one: {} })
+  const { login, broker } = await guarded(t, map)
+  const one = await login('one')
+  const sender = closing(t, await broker.client('sender'))
+  const [wide, kept, gone] = [one.subscribe('#'), one.subscribe('a/+'), one.subscribe('b/x')]
+  await Promise.all([wide.ready, kept.ready, gone.ready])
+  await one.exclude(['a/secret', 'c'])
+  await sender.publish('a/secret', 'excluded', { ack: true })
+  await sender.publish('b/x', 'before', { ack: true })
+  map.set('one', { subscribe: ['a/#'], exclude: ['c'] })
+  t.is(map.apply('one'), 1)
+  await sender.publish('b/x', 'after', { ack: true })
+  await sender.publish('c/x', 'after', { ack: true })
+  // The exclusion of it was taken out with the right to it.
+  await sender.publish('a/secret', 'allowed', { ack: true })
+  t.deepEqual(await texts(kept, 1), ['allowed'])
+  // What was queued before stays.
+  t.deepEqual(await texts(gone, 1), ['before'])
+  t.is(gone.pending, 0)
+  await rejectsBus(t, () => subscribe(one, 'b/y'), DENIED)
+  // Given back, they are not there again by themselves.
+  map.set('one', {})
+  map.apply('one')
+  await sender.publish('b/x', 'once more', { ack: true })
+  await sender.publish('a/end', 'end', { ack: true })
+  t.deepEqual(await texts(kept, 1), ['end'])
+  t.is(gone.pending, 0)
+})
+
+test('apply disconnects who could not log in any more: by name, by host, by user', async (t) => {
+  const map = new AaaMap({ name: {}, host: {}, user: {}, stays: {} })
+  const broker = await startBroker(t, { aaa: map })
+  const [unix, tcp] = [await broker.listen(`unix:${socketPath(t)}`), await broker.listen('tcp://127.0.0.1:0')]
+  const open = async (address: string, name: string): Promise<Client> =>
+    closing(t, await connect(address, { name }))
+  const name = await open(unix, 'name')
+  const second = closing(t, await name.secondary())
+  const [host, user, stays] = [await open(tcp, 'host'), await open(unix, 'user'), await open(tcp, 'stays')]
+  map.delete('name')
+  map.set('host', { hosts: ['10.0.0.0/8'] })
+  map.set('user', { peer: { uid: (process.geteuid?.() ?? 0) + 1 } })
+  map.set('stays', { hosts: ['127.0.0.1'] })
+  for (const client of [name, second, host, user]) t.true(client.connected)
+  t.is(map.apply(), 5)
+  for (const client of [name, second, host, user]) {
+    isBusError(t, await soon(client.closed, `${client.name} is out`), { code: 'ERR_BUS_DISCONNECTED' })
+  }
+  await stays.rtt()
+  await until(() => broker.clients().length === 2, 'the others are gone')
+})
+
+test('apply concerns clients of this map only, at whatever broker, and nobody in the process', async (t) => {
+  const [map, other] = [new AaaMap({ one: {} }), new AaaMap({ one: {} })]
+  const [first, second, third] = [await guarded(t, map), await guarded(t, map), await guarded(t, other)]
+  const clients = [await first.login('one'), await second.login('one'), await third.login('one')] as const
+  const local = closing(t, await first.broker.client('local'))
+  map.set('one', { publish: [] })
+  map.set('local', { publish: [] })
+  t.is(map.apply(), 2)
+  await rejectsBus(t, () => publish(clients[0], 'a'), DENIED)
+  await rejectsBus(t, () => publish(clients[1], 'a'), DENIED)
+  await publish(clients[2], 'a')
+  await publish(local, 'a')
+  map.clear()
+  await first.broker.close({ drain: 0 })
+  t.is(map.apply(), 1)
+  isBusError(t, await soon(clients[1].closed, 'it is out'), { code: 'ERR_BUS_DISCONNECTED' })
+  t.is(new AaaMap({ one: {} }).apply(), 0)
+})
+
+test('apply checks the name', (t) => {
+  const map = new AaaMap()
+  for (const name of [7, null, {}]) {
+    throwsBus(t, () => map.apply(name as unknown as string), { code: 'ERR_BUS_ARGUMENT' })
+  }
+  throwsBus(t, () => map.apply('a\0b'), { code: 'ERR_BUS_NAME' })
+  t.is(map.apply(undefined), 0)
+})
+
+test('when apply has returned nothing more goes out under the old rights', async (t) => {
+  const map = new AaaMap({ flooder: {} })
+  const { broker, address } = await guarded(t, map)
+  const watcher = closing(t, await broker.client('watcher'))
+  let seen = 0
+  await watcher.subscribe('flood', { callback: () => (seen += 1) }).ready
+  for (let round = 0; round < (isLong ? 100 : 5); round += 1) {
+    const flooder = await rawLogin(t, address, 'flooder')
+    const frame = operation(Op.PUBLISH, 'flood\0x')
+    const pouring = pour(flooder, Buffer.alloc(frame.length * 500).fill(frame), Number.POSITIVE_INFINITY)
+    const before = seen
+    await until(() => seen > before + 5_000, 'the flood is on')
+    map.set('flooder', { publish: ['other'] })
+    t.is(map.apply('flooder'), 1)
+    const sent = broker.clients('watcher')[0]?.sent.frames
+    const denied = broker.stats().denied
+    await until(() => broker.stats().denied > denied + 1_000, 'it goes on and is denied')
+    t.is(broker.clients('watcher')[0]?.sent.frames, sent)
+    flooder.destroy()
+    await pouring
+    map.set('flooder', {})
+    await until(() => broker.clients('flooder').length === 0, 'it is gone')
   }
 })

@@ -3,7 +3,7 @@
 // merely wait run beside each other, floods one after the other. `ELBUS_LONG=1` gives the doses of the catalogue in full.
 
 import test, { type ExecutionContext } from 'ava'
-import { connect } from 'elbus-node'
+import { connect, RpcError } from 'elbus-node'
 import { Embedded, type EmbeddedOptions, isLong, MIB, sleep } from './support/embedded'
 import type { Events } from './support/embedded-program'
 import { GREETING } from './support/fake-broker'
@@ -563,7 +563,10 @@ hostile(
       const start = performance.now()
       const code = await client.call('.broker', 'client.list', { filter }).then(
         () => undefined,
-        (error: { rpcCode: number }) => error.rpcCode,
+        (error: unknown) => {
+          if (error instanceof RpcError) return error.rpcCode
+          throw new Error(`${filter.slice(0, 40)}: ${error}`)
+        },
       )
       return [performance.now() - start, code]
     }
