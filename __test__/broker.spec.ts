@@ -383,7 +383,7 @@ test('info names the broker', async (t) => {
   t.true(info.author.length > 0)
 })
 
-test('several brokers of one process have nothing to do with each other', async (t) => {
+test('C48: several brokers of one process have nothing to do with each other', async (t) => {
   const brokers = await Promise.all(Array.from({ length: 5 }, () => startBroker(t)))
   t.is(new Set(brokers.map(({ address }) => address)).size, 5)
   const clients: Client[] = []
@@ -410,7 +410,7 @@ test('several brokers of one process have nothing to do with each other', async 
   })
 })
 
-test('names of clients are checked, and taken once', async (t) => {
+test('C11: names of clients are checked, and taken once', async (t) => {
   const broker = await startBroker(t)
   const one = closing(t, await broker.client('one'))
   await rejectsBus(t, () => broker.client('one'), { code: 'ERR_BUS_BUSY', wireCode: 0x76, says: ['one'] })

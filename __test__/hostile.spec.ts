@@ -15,6 +15,7 @@ import {
   rpc,
   text,
 } from './support/raw-broker'
+import { turn } from './support/raw-peer'
 import { closing } from './support/transports'
 import { bystander, codeOf, end, noWarnings, open, recorded, roundTrip, victim } from './support/victim'
 import { soon, until } from './support/within'
@@ -329,7 +330,7 @@ async function called(client: Client, session: RawSession): Promise<{ call: Prom
   return { call, id: payload.readUInt32LE(1) }
 }
 
-test('replies with another number or from another client are not believed', async (t) => {
+test('C29: replies with another number or from another client are not believed', async (t) => {
   const { client, session, unharmed, faults } = await victim(t)
   const log = await recorded(client, session)
   const { call, id } = await called(client, session)
@@ -358,7 +359,7 @@ test('replies with another number or from another client are not believed', asyn
   await unharmed()
 })
 
-test('a reply that comes too late answers nothing else', async (t) => {
+test('C29: a reply that comes too late answers nothing else', async (t) => {
   const { client, session } = await victim(t)
   const late = client.call('callee', 'method', undefined, { timeout: 20 })
   late.catch(() => undefined)
@@ -374,7 +375,7 @@ test('a reply that comes too late answers nothing else', async (t) => {
   t.is(await soon(call, 'the reply'), 2)
 })
 
-test('error replies of any kind become errors', async (t) => {
+test('C47: error replies of any kind become errors', async (t) => {
   const { client, session, unharmed } = await victim(t)
   const cases: readonly (readonly [code: number, data: Uint8Array | string, expected: unknown])[] = [
     [-32603, '', undefined],
@@ -422,6 +423,40 @@ test('a cancel from somebody else cancels nothing', async (t) => {
   session.write(message('caller', rpc.cancel(9)))
   await until(() => signal?.aborted === true, 'the cancel of the caller')
   finish?.()
+})
+
+test('C29: 65,537 forged replies with every number answer nothing', async (t) => {
+  const { client, session, unharmed, faults } = await victim(t)
+  const { call, id } = await called(client, session)
+  let settled = false
+  const settle = (): void => {
+    settled = true
+  }
+  call.then(settle, settle)
+  const forged = Buffer.from([0xa1, 0x78])
+  let sent = 0
+  for (let from = 0; from <= 0x1_0000; from += 256) {
+    const replies: Buffer[] = []
+    for (let number = from; number < Math.min(from + 256, 0x1_0001); number += 1) {
+      // With the half of the number that the client does not count in, too.
+      for (const one of [number, (id & 0xffff_0000) + number]) {
+        replies.push(
+          message('third', rpc.reply(one >>> 0, forged)),
+          message('third', rpc.error(one >>> 0, -1)),
+        )
+      }
+      sent += 1
+    }
+    if (!session.write(...replies)) await turn()
+  }
+  t.is(sent, 65_537)
+  await roundTrip(client, session)
+  t.false(settled)
+  session.write(message('callee', rpc.reply(id, Buffer.from([0x2a]))))
+  t.is(await soon(call, 'the genuine reply'), 42)
+  t.deepEqual(faults, [])
+  t.log(`C29: ${4 * sent} forged replies and errors of a third party: none believed`)
+  await unharmed()
 })
 
 // ---- acknowledgements
@@ -493,7 +528,7 @@ const BOMBS: Readonly<Record<string, Buffer>> = {
   'a map for a key': Buffer.from('818001', 'hex'),
 }
 
-test('a result that is a bomb rejects its call alone', async (t) => {
+test('C22: a result that is a bomb rejects its call alone', async (t) => {
   const { client, session, unharmed } = await victim(t)
   for (const [title, bomb] of Object.entries(BOMBS)) {
     const { call, id } = await called(client, session)
@@ -507,7 +542,7 @@ test('a result that is a bomb rejects its call alone', async (t) => {
   await unharmed()
 })
 
-test('params that are a bomb are refused before a handler sees them', async (t) => {
+test('C22: params that are a bomb are refused before a handler sees them', async (t) => {
   const { client, session, faults, unharmed } = await victim(t)
   let handled = 0
   client.serve({
@@ -527,7 +562,7 @@ test('params that are a bomb are refused before a handler sees them', async (t) 
   await unharmed()
 })
 
-test('a message that is a bomb throws at whoever decodes it', async (t) => {
+test('C22: a message that is a bomb throws at whoever decodes it', async (t) => {
   const { client, session } = await victim(t)
   const messages = client.messages()[Symbol.asyncIterator]()
   for (const [title, bomb] of Object.entries(BOMBS)) {

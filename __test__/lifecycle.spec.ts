@@ -84,7 +84,7 @@ const MIDDLE: Record<string, number> = {
 }
 
 for (const [scenario, expected] of Object.entries(MIDDLE)) {
-  test(`ends in the middle, five times: ${scenario}`, async (t) => {
+  test(`C48: ends in the middle, five times: ${scenario}`, async (t) => {
     for (let round = 0; round < 5; round += 1) {
       const { code, signal, stdout, stderr } = await start(t, PROGRAM, [scenario, socketPath(t)]).ended
       t.deepEqual([code, signal], [expected, null], stderr)

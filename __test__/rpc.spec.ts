@@ -168,7 +168,7 @@ overEach(ALL, 'calls of one caller begin in the order they were made', async (t,
   t.deepEqual(seen, numbers)
 })
 
-overEach(ALL, 'a client calls itself, and a handler calls its caller back', async (t, bus) => {
+overEach(ALL, 'C45: a client calls itself, and a handler calls its caller back', async (t, bus) => {
   const [caller, callee] = await pair(bus)
   caller.serve({ name: () => 'the caller' })
   callee.serve({
@@ -230,7 +230,7 @@ test('as many calls as there are numbers can be awaited, one more is refused', a
 
 overEach(
   ALL,
-  'what a handler throws stays with its owner: the caller sees an internal error',
+  'C47: what a handler throws stays with its owner: the caller sees an internal error',
   async (t, bus) => {
     const [caller, callee] = await pair(bus)
     const faults = faultsOf(callee)
@@ -383,7 +383,7 @@ overEach(
   },
 )
 
-overEach(ALL, 'params and results that cannot be encoded are told at once', async (t, bus) => {
+overEach(ALL, 'C47: params and results that cannot be encoded are told at once', async (t, bus) => {
   const [caller, callee] = await pair(bus)
   const faults = faultsOf(callee)
   const circular: Record<string, unknown> = {}
@@ -409,7 +409,7 @@ overEach(ALL, 'params and results that cannot be encoded are told at once', asyn
 
 overEach(
   SOCKETS,
-  'params larger than a frame reject at once, and a result larger than a frame fails the call',
+  'C47: params larger than a frame reject at once, and a result larger than a frame fails the call',
   async (t, bus) => {
     const options = { frameBytes: 100_000 }
     const caller = closing(t, await connect(bus.address, { name: 'caller', ...options }))
@@ -469,7 +469,7 @@ overEach(ALL, 'timeouts fall due in their own order', async (t, bus) => {
   t.deepEqual(order, [20, 80, 150, 300])
 })
 
-overEach(ALL, 'a reply that comes too late is nobody else’s', async (t, bus) => {
+overEach(ALL, 'C29: a reply that comes too late is nobody else’s', async (t, bus) => {
   const [caller, callee] = await pair(bus)
   const late = deferred<string>()
   callee.serve({ late: () => late.promise, echo: (params: unknown) => params })
@@ -835,7 +835,7 @@ overEach(ALL, 'handlers learn that their own client is closed', async (t, bus) =
 
 // ---- answers that are not
 
-overEach(ALL, 'replies and errors of others than the called are ignored', async (t, bus) => {
+overEach(ALL, 'C29: replies and errors of others than the called are ignored', async (t, bus) => {
   const [caller, callee] = await pair(bus)
   const eve = await bus.open('eve')
   const held = deferred<string>()
