@@ -19,6 +19,7 @@ import {
   AaaMap,
   Broker,
   type BrokerOptions,
+  BusError,
   type Client,
   type ClientEvent,
   connect,
@@ -30,6 +31,7 @@ import {
 } from 'elbus-node'
 import { isBusError, rejectsBus, throwsBus } from './support/bus-error'
 import { next, take, texts } from './support/messages'
+import { Code, tryLogin } from './support/raw-client'
 import { socketPath, tempFolder } from './support/temp'
 import { ALL, closing, LOCAL, overEach, SOCKETS, startBroker, startBus } from './support/transports'
 import { soon, until } from './support/within'
@@ -424,6 +426,93 @@ test('C11: names of clients are checked, and taken once', async (t) => {
   }
   await one.close()
   closing(t, await broker.client('one'))
+})
+
+/** Names, with what the broker answers on the wire: a code, or none where the connection just ends. */
+const NAMES: readonly (readonly [name: string | Buffer, code: number | undefined])[] = [
+  ['', 0x72],
+  ['.x', 0x72],
+  ['.', 0x72],
+  ['.broker', 0x72],
+  [Buffer.from('ff', 'hex'), undefined],
+  [Buffer.from('61c328', 'hex'), undefined],
+  ['%%', 0x71],
+  ['nobody%%1', 0x71],
+  ['here%%b%%c', Code.DONE],
+  ['v.dot.', Code.DONE],
+  ['grün.日本', Code.DONE],
+  ['x'.repeat(512), Code.DONE],
+  ['x'.repeat(513), 0x72],
+  ['x'.repeat(65_535), 0x72],
+  [Array(16).fill('p').join('.'), Code.DONE],
+  [Array(17).fill('p').join('.'), 0x72],
+  ['.'.repeat(40), 0x72],
+  ['a.*', 0x72],
+  ['a.?.b', 0x72],
+  ['*', 0x72],
+  ['a*', Code.DONE],
+  ['a\0b', 0x72],
+  ['a\nb', 0x72],
+  ['a\rb', 0x72],
+  ['\x1b[2Ja', 0x72],
+  ['a\x7f', 0x72],
+  ['a\u0085b', 0x72],
+  ['taken', 0x76],
+]
+
+test('C11: bad names are answered on the wire, and what is told of them is short and has no control characters', async (t) => {
+  const path = socketPath(t)
+  const broker = await startBroker(t, { listen: [path] })
+  const told: string[] = []
+  broker.on('fault', (event) => told.push(event.reason, event.client ?? ''))
+  broker.on('denied', (event) => told.push(event.client, event.target))
+  for (const name of ['taken', 'here']) closing(t, await connect(path, { name }))
+  for (const [name, code] of NAMES) {
+    const [peer, answered] = await tryLogin(t, `unix:${path}`, name)
+    t.is(answered, code, JSON.stringify(name.toString().slice(0, 40)))
+    if (code !== Code.DONE) await soon(peer.ended, 'the end of the connection')
+    peer.destroy()
+  }
+  // Bad ones again and again, to have them told.
+  for (let round = 0; round < 50; round += 1) {
+    const [peer] = await tryLogin(t, `unix:${path}`, `\x1b[2J\r\n${'x'.repeat(500)}`)
+    peer.destroy()
+  }
+  t.true(told.length >= 32)
+  for (const text of told) {
+    t.true(Buffer.byteLength(text) <= 256, text)
+    t.notRegex(text, /\p{Cc}/u)
+  }
+  t.log(
+    `C11: ${NAMES.length} names answered as they should, ${told.length} texts told, the longest of ${Math.max(...told.map((text) => Buffer.byteLength(text)))} B`,
+  )
+})
+
+test('C11: bad names are refused by the API before anything is sent', async (t) => {
+  const path = socketPath(t)
+  const broker = await startBroker(t, { listen: [path] })
+  closing(t, await connect(path, { name: 'taken' }))
+  for (const [name, code] of NAMES) {
+    if (typeof name !== 'string' || code === Code.DONE || code === 0x71) continue
+    // Clients in the process may have names that begin with a dot.
+    const inside = name.startsWith('.')
+      ? []
+      : [() => connect(broker.address, { name }), () => broker.client(name)]
+    for (const open of [() => connect(path, { name }), ...inside]) {
+      const error = await t.throwsAsync(async () => soon(open(), 'an answer'), { instanceOf: BusError })
+      const known = ['ERR_BUS_NAME', 'ERR_BUS_DATA', 'ERR_BUS_BUSY']
+      t.true(
+        known.includes((error as BusError).code),
+        `${JSON.stringify(name.slice(0, 40))}: ${error?.message}`,
+      )
+      t.true(Buffer.byteLength((error as BusError).message) <= 512)
+      t.notRegex((error as BusError).message, /\p{Cc}/u)
+    }
+  }
+  t.deepEqual(
+    broker.clients().map(({ name }) => name),
+    ['.broker', 'taken'],
+  )
 })
 
 overEach(

@@ -1,7 +1,7 @@
 // What `.broker` answers and announces, asked through the public API.
 
 import test from 'ava'
-import { AaaMap, connect, type RpcError } from 'elbus-node'
+import { AaaMap, connect, RpcError } from 'elbus-node'
 import { reasonOf, rejectsBus } from './support/bus-error'
 import { next } from './support/messages'
 import { socketPath } from './support/temp'
@@ -122,6 +122,49 @@ overEach(ALL, 'unknown methods and params where none are expected', async (t, bu
     }
   }
 })
+
+/** Params that are no map with a filter, or would cost more than their bytes. */
+const BOMBS: Readonly<Record<string, Buffer>> = {
+  'an array of four thousand million': Buffer.from('ddffffffff', 'hex'),
+  'a map of four thousand million': Buffer.from('dfffffffff', 'hex'),
+  'a filter of 4 GiB': Buffer.from('81a666696c746572dbffffffff', 'hex'),
+  'a hundred thousand arrays in each other': Buffer.alloc(100_000, 0x91),
+  'a hundred thousand maps in each other': Buffer.concat(Array(100_000).fill(Buffer.from('81a161', 'hex'))),
+  'a filter that is a hundred thousand arrays': Buffer.concat([
+    Buffer.from('81a666696c746572', 'hex'),
+    Buffer.alloc(100_000, 0x91),
+    Buffer.from('c0', 'hex'),
+  ]),
+  'bytes behind the params': Buffer.from('81a666696c746572c001', 'hex'),
+  'a byte that is no type': Buffer.from('c1', 'hex'),
+  'half a map': Buffer.from('81a6', 'hex'),
+  'a filter that is a number': Buffer.from('81a666696c74657201', 'hex'),
+}
+
+overEach(
+  ALL,
+  'C22: params of .broker that are bombs are answered -32700, and cost nothing',
+  async (t, bus) => {
+    const client = await bus.open('one')
+    const before = process.memoryUsage().rss
+    let sent = 0
+    for (let round = 0; round < 20; round += 1) {
+      for (const [title, bomb] of Object.entries(BOMBS)) {
+        const error = await t.throwsAsync(
+          client.call('.broker', 'client.list', bomb),
+          { instanceOf: RpcError },
+          title,
+        )
+        t.is(error.rpcCode, -32700, title)
+        sent += 1
+      }
+    }
+    t.is(sent, 200)
+    // The bombs themselves are 400 KB, twenty times; memory of this process besides.
+    t.true(process.memoryUsage().rss - before < 32 << 20)
+    t.deepEqual(await client.call('.broker', 'test'), { ok: true })
+  },
+)
 
 test('without the core RPC there is no .broker', async (t) => {
   const bus = await startBus(t, 'unix', { coreRpc: false })

@@ -1,6 +1,8 @@
 // When a process ends by itself, when it does not, and that it ends well in the middle of anything.
 
+import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import test from 'ava'
 import { Broker, connect } from 'elbus-node'
 import { start } from './support/child'
@@ -92,6 +94,24 @@ for (const [scenario, expected] of Object.entries(MIDDLE)) {
       if (scenario === 'uncaught throw') t.regex(stderr, /the program’s own mistake/)
       else t.is(stderr, '')
     }
+  })
+}
+
+for (const log of ['closed', 'closed after a while'] as const) {
+  test(`C54: faults that nobody listens for, with stdout and stderr ${log}, end nothing`, async (t) => {
+    const file = join(__dirname, 'support', `${PROGRAM}.js`)
+    const child = spawn(process.execPath, [file, 'log closed', socketPath(t)], { stdio: 'pipe' })
+    t.teardown(() => child.kill('SIGKILL'))
+    const ended = new Promise<[number | null, NodeJS.Signals | null]>((resolve) =>
+      child.on('exit', (code, signal) => resolve([code, signal])),
+    )
+    if (log === 'closed') for (const end of [child.stdout, child.stderr]) end.destroy()
+    child.stdin.write('go')
+    if (log === 'closed after a while') {
+      await soon(new Promise((resolve) => child.stderr.once('data', resolve)), 'it complains')
+      for (const end of [child.stdout, child.stderr]) end.destroy()
+    }
+    t.deepEqual(await soon(ended, 'it goes on and ends by itself'), [9, null])
   })
 }
 

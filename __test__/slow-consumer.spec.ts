@@ -114,8 +114,8 @@ class Blocked {
     this.#seen = resolve
   })
 
-  constructor(t: ExecutionContext, address: string, name: string) {
-    const workerData: SlowData = { address, name, gate: this.gate }
+  constructor(t: ExecutionContext, address: string, name: string, masks: readonly string[] = ['t/#']) {
+    const workerData: SlowData = { address, name, gate: this.gate, masks }
     this.worker = new Worker(join(__dirname, 'support', 'slow-worker.js'), { workerData })
     t.teardown(() => this.worker.terminate())
     this.ready = new Promise((resolve, reject) => {
@@ -139,9 +139,11 @@ class Blocked {
 }
 
 for (const way of ['unix', 'inproc'] as const) {
-  test(`a subscriber whose event loop stands still loses what its queue does not hold, and nobody else loses [${way}]`, async (t) => {
+  test(`C46: a subscriber whose event loop stands still loses what its queue does not hold, and nobody else loses [${way}]`, async (t) => {
     const path = socketPath(t)
-    const broker = await startBroker(t, { listen: [path], queue: { frames: 1_000 }, stallTimeout: 60_000 })
+    // A thread that stands still does not ping either.
+    const listen = { url: path, timeout: 60_000 }
+    const broker = await startBroker(t, { listen, queue: { frames: 1_000 }, stallTimeout: 60_000 })
     const slow = new Blocked(t, way === 'unix' ? path : broker.address, 'slow')
     await soon(slow.ready, 'it has subscribed')
     const fast = closing(t, await connect(path, { name: 'fast' }))
@@ -167,6 +169,60 @@ for (const way of ['unix', 'inproc'] as const) {
     t.is(numbers.length + broker.stats().refused, total)
   })
 }
+
+test('C46: a reader in the process that stands still holds up no registration, and what it misses is counted', async (t) => {
+  const path = socketPath(t)
+  const broker = await startBroker(t, { listen: [path], queue: { frames: 100 }, stallTimeout: 60_000 })
+  const slow = new Blocked(t, broker.address, 'slow', ['#', '.broker/#', 't/#'])
+  await soon(slow.ready, 'it has subscribed')
+  const fast = closing(t, await connect(path, { name: 'fast' }))
+  const announced: string[] = []
+  await fast.subscribe('.broker/info', { callback: (message) => announced.push(message.text()) }).ready
+  await fast.publish('t/0', '0 begin', { ack: true })
+  await slow.stands()
+  // Each is two announcements for the one that reads nothing.
+  let worst = 0
+  const rounds = 300
+  for (let index = 0; index < rounds; index += 1) {
+    const begun = performance.now()
+    const client = await (index % 2 === 0
+      ? connect(path, { name: `guest.${index}` })
+      : broker.client(`guest.${index}`))
+    await client.close()
+    worst = Math.max(worst, performance.now() - begun)
+  }
+  await until(() => announced.length >= 2 * rounds, 'the one that reads has heard of all')
+  t.true(worst < 2_000, `a registration took ${worst} ms`)
+  t.true((broker.clients('slow')[0]?.queue ?? 0) <= 100)
+  const { refused } = broker.stats()
+  t.true(refused >= 2 * rounds - 110, `${refused} were refused`)
+  t.log(
+    `C46: ${rounds} registrations beside a reader that stands still: at most ${worst.toFixed(1)} ms each, ${refused} announcements dropped for it and counted`,
+  )
+  slow.release()
+  await until(() => broker.clients('slow')[0]?.queue === 0, 'it has caught up')
+})
+
+test('C46: subscriptions to everything that nobody reads drop, count, and hold up nobody', async (t) => {
+  const path = socketPath(t)
+  const broker = await startBroker(t, { listen: [path] })
+  const idle = closing(t, await broker.client('idle'))
+  const unread = idle.subscribe(['#', '.broker/#'], { highWaterMark: 100 })
+  await unread.ready
+  const reader = closing(t, await broker.client('reader'))
+  const received = await receiving(reader)
+  const sender = closing(t, await connect(path, { name: 'sender' }))
+  const total = 5_000
+  for (let index = 0; index < total; index += 1) {
+    if (!sender.publish('t/x', `${index} x`)) await sender.drained()
+  }
+  await until(() => received.length === total, 'the one that reads has all')
+  t.deepEqual(received, count(total))
+  for (let index = 0; index < 100; index += 1) await (await connect(path, { name: `guest.${index}` })).close()
+  await until(() => unread.pending + unread.dropped >= total + 200, 'what it missed is counted')
+  t.is(unread.pending, 100)
+  t.is(broker.stats().refused, 0)
+})
 
 test('a sender in the process is told to wait, then refused; what was taken arrives', async (t) => {
   const broker = await startBroker(t, { queue: { frames: 1_000 }, stallTimeout: 60_000 })

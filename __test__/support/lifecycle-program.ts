@@ -169,6 +169,33 @@ const SCENARIOS: Record<string, (path: string) => Promise<unknown>> = {
     const remote = await connect(path, { name: 'remote' })
     await remote.call('local', 'exit')
   },
+  async 'log closed'(path) {
+    // Nobody reads its log any more. What is written by console.error then ends a process, so the package may not use it.
+    await new Promise((resolve) => process.stdin.once('data', resolve))
+    const broker = await Broker.start({ listen: [path] })
+    const [local, remote] = [await broker.client('local'), await connect(path, { name: 'remote' })]
+    broker.on('client', () => {
+      throw new Error('a listener that throws')
+    })
+    let calls = 0
+    local.serve({
+      fails: () => {
+        calls += 1
+        throw new Error('a handler that throws')
+      },
+      echo: (params: unknown) => params,
+    })
+    const codes = new Set<string>()
+    const end = Date.now() + 2_500
+    while (Date.now() < end) {
+      await remote.call('local', 'fails').catch((error: { code: string }) => codes.add(error.code))
+      await (await broker.client('guest')).close()
+    }
+    const echo = await remote.call('local', 'echo', 'still here')
+    await broker.close()
+    process.exitCode = echo === 'still here' && calls > 100 && codes.size === 1 ? 9 : 1
+    process.stdin.destroy()
+  },
   async traffic(path) {
     const broker = await Broker.start({ listen: [path] })
     const client = await connect(path, { name: 'one' })

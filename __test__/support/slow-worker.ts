@@ -9,6 +9,8 @@ export interface SlowData {
   readonly name: string
   /** It sets the first word when it stands still, and goes on once the second is 1. */
   readonly gate: Int32Array
+  /** What it subscribes to. */
+  readonly masks: readonly string[]
 }
 
 /** What it tells when it has seen a message `end`. */
@@ -16,7 +18,7 @@ export interface Seen {
   readonly numbers: number[]
 }
 
-async function main({ address, name, gate }: SlowData): Promise<void> {
+async function main({ address, name, gate, masks }: SlowData): Promise<void> {
   const client = await connect(address, { name })
   const numbers: number[] = []
   const seen = (text: string): void => {
@@ -30,7 +32,7 @@ async function main({ address, name, gate }: SlowData): Promise<void> {
     Atomics.notify(gate, 0)
     Atomics.wait(gate, 1, 0)
   }
-  const subscription = client.subscribe('t/#', { callback: (message) => seen(message.text()) })
+  const subscription = client.subscribe(masks, { callback: (message) => seen(message.text()) })
   client.messages({ callback: (message) => seen(message.text()) })
   await subscription.ready
   parentPort?.postMessage('ready')
