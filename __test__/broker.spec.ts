@@ -263,6 +263,24 @@ for (const [what, [options, name]] of Object.entries(WRONG)) {
   })
 }
 
+test('an option that does not exist is named', async (t) => {
+  const aaa = new AaaMap()
+  const wrong: readonly (readonly [options: object, named: string])[] = [
+    [{ AAA: aaa }, 'AAA'],
+    [{ aa: aaa }, 'aa'],
+    [{ queue: { frame: 1 } }, 'frame'],
+    [{ listen: [{ url: `unix:${socketPath(t)}`, aa: aaa }] }, 'aa'],
+    [{ listen: [{ url: `unix:${socketPath(t)}`, mod: 0o600 }] }, 'mod'],
+  ]
+  for (const [options, named] of wrong) {
+    const started = Broker.start(options as BrokerOptions).then(async (broker) => {
+      await broker.close({ drain: 0 })
+      return broker
+    })
+    await rejectsBus(t, () => started, { code: 'ERR_BUS_ARGUMENT', says: [named] })
+  }
+})
+
 test('options of a listener out of range are named', async (t) => {
   const broker = await startBroker(t)
   const wrong: Omit<ListenOptions, 'url'>[] = [
@@ -486,6 +504,26 @@ test('C11: bad names are answered on the wire, and what is told of them is short
   t.log(
     `C11: ${NAMES.length} names answered as they should, ${told.length} texts told, the longest of ${Math.max(...told.map((text) => Buffer.byteLength(text)))} B`,
   )
+})
+
+test('C11: what is told of denied topics and targets has no control characters either', async (t) => {
+  const path = socketPath(t)
+  const aaa = new AaaMap({ liar: { publish: [], p2p: [], broadcast: [], subscribe: [] } })
+  const broker = await startBroker(t, { listen: [path], aaa })
+  const told: string[] = []
+  broker.on('denied', ({ target }) => told.push(target))
+  const liar = closing(t, await connect(path, { name: 'liar' }))
+  const text = 'a\x1b[2J\r\n2026-01-01 forged line \u0085'
+  for (const run of [
+    () => liar.publish(text, 'x', { ack: true }),
+    () => liar.send(text, 'x', { ack: true }),
+    () => liar.broadcast(text, 'x', { ack: true }),
+    () => liar.subscribe(text).ready,
+  ]) {
+    await rejectsBus(t, run, { code: 'ERR_BUS_ACCESS' })
+  }
+  await until(() => told.length >= 4, 'all are told')
+  for (const target of told) t.notRegex(target, /\p{Cc}/u)
 })
 
 test('C11: bad names are refused by the API before anything is sent', async (t) => {
