@@ -201,6 +201,30 @@ overEach(
   },
 )
 
+test('C48: brokers and clients are closed twice, at once, in any order, 200 times', async (t) => {
+  t.timeout(120_000)
+  const path = socketPath(t)
+  for (let round = 0; round < 200; round += 1) {
+    const broker = await startBroker(t, { listen: [path], workers: 1 })
+    const clients = [
+      await broker.client('one'),
+      await connect(broker.address, { name: 'two' }),
+      await connect(path, { name: 'three' }),
+    ]
+    for (const client of clients) client.publish('a', 'x'.repeat(round))
+    const ends: (() => Promise<unknown>)[] = [
+      () => broker.close({ drain: 0 }),
+      () => broker.close({ drain: 10 }),
+      ...clients.flatMap((client) => [() => client.close(), () => client.close()]),
+    ]
+    // Another order in each round.
+    const order = ends.map((_, index) => ends[(index * 3 + round) % ends.length] as () => Promise<unknown>)
+    await soon(Promise.all(order.map((end) => end())), 'everything is closed')
+    await soon(Promise.all(order.map((end) => end())), 'and once more')
+    t.true(clients.every((client) => !client.connected))
+  }
+})
+
 test('two environments take turns with one name', async (t) => {
   const broker = await startBroker(t)
   for (let round = 0; round < 5; round += 1) {
