@@ -719,6 +719,34 @@ hostile(
   },
 )
 
+hostile(
+  'floods',
+  'one client of the process that is flooded leaves the others of its thread their turn',
+  { watch: ['flood/#'] },
+  async (t, broker) => {
+    const peers = await Promise.all(['flooder.a', 'flooder.b'].map((name) => login(t, broker.address, name)))
+    const frame = operation(Op.PUBLISH, 'flood/x\0payload')
+    const chunk = Buffer.alloc(frame.length * 500).fill(frame)
+    for (const peer of peers) peer.discard()
+    const pouring = Promise.all(peers.map((peer) => pour(peer, chunk, ENDLESS)))
+    await sleep(500)
+    await broker.ask('worst')
+    await sleep(1_000)
+    const { trip, delay, trips } = await broker.ask('worst')
+    const { queue } = (await broker.ask('clients', 'watcher'))[0] as { queue: number }
+    for (const peer of peers) peer.destroy()
+    await pouring
+    await broker.gone('flooder.')
+    const seen = await broker.ask('seen')
+    t.true((seen['flooder.a'] ?? 0) + (seen['flooder.b'] ?? 0) > 50_000, JSON.stringify(seen))
+    t.log(
+      `queue of the flooded ${queue}; others of its thread: ${trips} round trips in 1 s, the worst ${trip.toFixed(1)} ms, event loop late by ${delay.toFixed(1)} ms`,
+    )
+    // As a message and its answer wait for a turn each, a busy machine counts in the turns themselves.
+    t.true(trip <= 4 * delay + 50, `a round trip took ${trip} ms, with the event loop late by ${delay} ms`)
+  },
+)
+
 test.serial('events that nobody listens for end nothing', async (t) => {
   t.timeout(120_000)
   const broker = await Embedded.start(t, {
