@@ -1,14 +1,13 @@
 //! Brokers and addresses for tests over real sockets.
 
-use super::replay::Address;
+use super::raw::Address;
+pub(crate) use super::raw::WAIT;
+pub(crate) use super::stall::pause;
 use elbus_broker::{Broker, Listener};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-
-/// How long anything that must happen may take.
-pub(crate) const WAIT: Duration = Duration::from_secs(10);
 
 /// Runs a future on this thread.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -49,12 +48,6 @@ pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "{what}: not within {WAIT:?}");
         pause(Duration::from_millis(1));
     }
-}
-
-/// Paces a loop; never what a test waits with.
-#[expect(clippy::disallowed_methods, reason = "a test thread that plays a client may sleep")]
-pub(crate) fn pause(time: Duration) {
-    std::thread::sleep(time);
 }
 
 /// Resident memory of this process, in KiB.

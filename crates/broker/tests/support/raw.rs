@@ -1,13 +1,24 @@
 //! A raw client on a blocking socket.
 
-use super::broker::WAIT;
 use super::frame::{self, ACKED, Frame, GREETING, UNSUBSCRIBE};
-use super::replay::Address;
 use bytes::BytesMut;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::time::Duration;
+
+/// How long anything that must happen may take.
+pub(crate) const WAIT: Duration = Duration::from_secs(10);
+
+/// Where a broker listens.
+#[derive(Clone, Debug)]
+pub(crate) enum Address {
+    /// A UNIX socket.
+    Unix(PathBuf),
+    /// A TCP address.
+    Tcp(SocketAddr),
+}
 
 #[derive(Debug)]
 enum Stream {

@@ -16,13 +16,14 @@
 //! Keep-alive frames of the broker are dropped before comparing. The broker runs with its defaults: no access
 //! map, no forced registration, a timeout of 2 s or more.
 
+pub(crate) use super::raw::Address;
+use super::stall::pause;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How long an expected answer may take.
@@ -38,15 +39,6 @@ const HEADER_BYTES: usize = 6;
 const KIND_ACK: u8 = 0xFE;
 /// Most characters of bytes in a failure's text.
 const SHOWN_CHARS: usize = 200;
-
-/// Where the broker listens.
-#[derive(Clone, Debug)]
-pub(crate) enum Address {
-    /// A UNIX socket.
-    Unix(PathBuf),
-    /// A TCP address.
-    Tcp(SocketAddr),
-}
 
 /// Plays every case that is marked `both` or with `profile`, in order, each to its first failure.
 ///
@@ -366,9 +358,4 @@ fn show_mask(mask: &[Option<u8>]) -> String {
         };
     }
     text
-}
-
-#[expect(clippy::disallowed_methods, reason = "a test thread that plays a client may sleep")]
-fn pause(time: Duration) {
-    std::thread::sleep(time);
 }
