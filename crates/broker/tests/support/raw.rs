@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long anything that must happen may take.
 pub(crate) const WAIT: Duration = Duration::from_secs(10);
@@ -137,9 +137,10 @@ impl Raw {
     /// The next frame, pings aside; `None` at the end of the stream.
     #[track_caller]
     pub(crate) fn try_frame(&mut self) -> Option<Frame> {
+        let begin = Instant::now();
         loop {
             match frame::take_frame(&mut self.bytes) {
-                Some(Frame::Ping) => {}
+                Some(Frame::Ping) => assert!(begin.elapsed() < WAIT, "nothing but pings within {WAIT:?}"),
                 Some(frame) => return Some(frame),
                 None if !self.read_more() => {
                     assert!(self.bytes.is_empty(), "the stream ended inside a frame");

@@ -3,6 +3,7 @@
 
 pub(crate) mod raw;
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::net::UnixStream;
@@ -18,6 +19,9 @@ const WAIT: Duration = Duration::from_secs(30);
 /// Pause between two looks at something that gives no signal.
 const POLL: Duration = Duration::from_millis(10);
 
+/// Lines of the server that a failed test shows.
+const SHOWN_LINES: usize = 20;
+
 /// A program that runs instead of our server, to try the tests against another broker.
 pub(crate) const UNDER_TEST: &str = "ELBUSD_UNDER_TEST";
 
@@ -30,13 +34,20 @@ pub(crate) struct Server {
 impl Server {
     /// Starts the server with `-B SOCKET` and these options, and waits until it accepts.
     pub(crate) fn start(options: &[&str]) -> Self {
+        Self::start_under(&[], options)
+    }
+
+    /// As [`Server::start`], by way of a program that becomes the one its own last arguments name: `prlimit`.
+    pub(crate) fn start_under(wrapper: &[&str], options: &[&str]) -> Self {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("elbusd-test-{}-{number}", std::process::id()));
         std::fs::create_dir(&folder).unwrap();
         let program = std::env::var_os(UNDER_TEST).unwrap_or_else(|| env!("CARGO_BIN_EXE_elbusd").into());
         let socket = folder.join("bus.sock");
-        let process = Process::spawn(Command::new(program).arg("-B").arg(&socket).args(options));
+        let mut words = wrapper.iter().map(OsString::from).chain([program]);
+        let mut command = Command::new(words.next().unwrap());
+        let process = Process::spawn(command.args(words).arg("-B").arg(&socket).args(options));
         let mut server = Self { process, folder };
         let deadline = Instant::now() + WAIT;
         while UnixStream::connect(&socket).is_err() {
@@ -60,7 +71,9 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.process.stop();
         if thread::panicking() {
-            println!("the server said: {}", self.process.drain());
+            let said = self.process.drain();
+            let shown: Vec<_> = said.lines().take(SHOWN_LINES).collect();
+            println!("the server said, in {} lines: {}", said.lines().count(), shown.join("\n"));
         }
         // What cannot be removed does no harm.
         let _ = std::fs::remove_dir_all(&self.folder);
@@ -116,9 +129,20 @@ impl Process {
         &self.seen
     }
 
-    /// Its number.
+    /// The number of the process.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// All it has printed until now.
+    pub(crate) fn read_on(&mut self) -> &str {
+        while self.next_line(Instant::now()).is_some() {}
+        &self.seen
     }
 
     /// Sends a signal by its name without `SIG`.
@@ -160,7 +184,7 @@ impl Process {
 
     /// Everything printed until now.
     pub(crate) fn drain(&mut self) -> String {
-        while self.next_line(Instant::now()).is_some() {}
+        self.read_on();
         std::mem::take(&mut self.seen)
     }
 
