@@ -48,8 +48,8 @@ fn c09_depth_answers_72_and_the_client_stays() {
         assert_eq!(client.ask(subscribe(9, &many(128, "/"))), 1);
         assert_eq!(client.probe("v.nobody"), 0x71);
         client.leave();
-        // A frame of 2 MB is held whole while it is looked at.
-        assert!(kib <= 8 << 10, "{kib} KiB");
+        // A frame of 2 MB is held whole while it is looked at, and grows to that by doubling.
+        assert!(kib <= 16 << 10, "{kib} KiB");
         format!("{asked} operations of up to 10^6 levels: all answered 72, {}", mib(kib))
     });
 }
@@ -177,6 +177,8 @@ fn c12_masks_stall_nobody() {
 
 /// The time one acknowledged publication takes, at best.
 fn fastest(publisher: &mut Raw, receivers: &mut [Raw], topic: &str, mut before: impl FnMut()) -> Duration {
+    // Who has come meanwhile was announced to those who want everything.
+    receivers.iter_mut().for_each(|receiver| drop(receiver.until_fence()));
     let times = (0..7).map(|_| {
         before();
         let start = Instant::now();

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 const RETURN: Duration = Duration::from_secs(5);
 /// What may stay of a process this small, in KiB: a tenth of its few MiB is less than what the allocator keeps for
 /// the next request.
-const RETURN_FLOOR_KIB: i64 = 2 << 10;
+const RETURN_FLOOR_KIB: i64 = 5 << 10;
 /// Where a server is not optimised, times that are its own doing may be this many times longer.
 const UNOPTIMISED: u32 = 10;
 
