@@ -36,6 +36,7 @@ fn c20_filters_cost_ten_milliseconds_at_most() {
             }
             answer
         };
+        let mut wrong = Vec::new();
         let (kib, (answered, refused)) = trial.growth(|| {
             let mut answered = 0;
             for text in
@@ -58,7 +59,9 @@ fn c20_filters_cost_ten_milliseconds_at_most() {
                 &"(".repeat(250),
             ] {
                 let answer = timed(&mut caller, &filter(text));
-                assert!(answer.starts_with(&PARSE_ERROR), "{:.20}: {answer:?}", text);
+                if !answer.starts_with(&PARSE_ERROR) {
+                    wrong.push(format!("{text:.20}: {:?}", &answer[..3]));
+                }
                 refused += 1;
             }
             let all = timed(&mut caller, b"");
@@ -66,6 +69,8 @@ fn c20_filters_cost_ten_milliseconds_at_most() {
             (answered, refused)
         });
         assert_eq!((answered, refused), (6, 8));
+        println!("C20: worst call {:.1} ms ({})", millis(worst.0), worst.1);
+        assert!(wrong.is_empty(), "{} wrong answers, first {:?}", wrong.len(), wrong[0]);
         caller.leave();
         drop(named);
         let text = format!(
@@ -75,7 +80,6 @@ fn c20_filters_cost_ten_milliseconds_at_most() {
             worst.1,
             mib(kib)
         );
-        println!("C20: {text}");
         assert!(worst.0 <= limit, "allowed {limit:?}: {text}");
         text
     });
@@ -126,18 +130,22 @@ fn c22_messagepack_bombs_answer_a_parse_error() {
         ];
         let mut caller = trial.login("v.caller");
         let rounds = dose(20, 1_000);
+        let mut wrong = Vec::new();
         let (kib, asked) = trial.growth(|| {
             let mut asked = 0;
             for _ in 0..rounds {
                 for (what, params) in &bombs {
                     let answer = caller.call(".broker", "client.list", params);
-                    assert!(answer.starts_with(&PARSE_ERROR), "{what}: {answer:?}");
+                    if !answer.starts_with(&PARSE_ERROR) {
+                        wrong.push(format!("{what}: {:?}", &answer[..answer.len().min(3)]));
+                    }
                     asked += 1;
                 }
             }
             asked
         });
         assert_eq!(asked, rounds * bombs.len());
+        assert!(wrong.is_empty(), "{} wrong answers, first {:?}", wrong.len(), wrong[0]);
         // The largest of these frames has 300 KB; it is held where it is read, where it has outgrown its buffer, and
         // where it is answered.
         assert!(kib <= 3 << 10, "{kib} KiB");

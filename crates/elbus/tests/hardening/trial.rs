@@ -1,5 +1,7 @@
 //! One case against one fresh server process: two innocent clients exchange messages all the while, and memory,
-//! descriptors and log lines are looked at before, at the worst and afterwards.
+//! descriptors and log lines are looked at before, at the worst and afterwards. The innocent clients' waiting is
+//! compared with that of two others at an idle server: before the attack, and, because other programs may keep the
+//! machine busy, at the same time.
 
 use crate::frame::{GREETING, name_field};
 use crate::raw::{Address, Raw};
@@ -75,11 +77,11 @@ pub(crate) fn run(plan: &Plan, case: impl Fn(&Trial) -> String) {
     for _ in 0..stall::ATTEMPTS {
         let trial = Trial::start(plan);
         let figures = case(&trial);
-        let Trips { worst, .. } = trial.finish(&figures);
-        if worst <= trial.control + stall::ALLOWED {
+        let (worst, control) = trial.finish(&figures);
+        if worst <= control + stall::ALLOWED {
             return;
         }
-        waits.push(worst.saturating_sub(trial.control));
+        waits.push(worst.saturating_sub(control));
     }
     panic!("{}: innocent clients waited {waits:?} longer than in the control runs", plan.id);
 }
@@ -92,6 +94,8 @@ pub(crate) struct Trial {
     pid: u32,
     control: Duration,
     probe: Mutex<Option<Probe>>,
+    /// Innocent clients of another server, which nobody attacks: what they wait, the machine makes them wait.
+    beside: Mutex<Option<(Probe, Server)>>,
     /// KiB and descriptors before the attack, innocent clients included.
     start_kib: i64,
     start_descriptors: usize,
@@ -113,6 +117,8 @@ impl Trial {
         }
         clients.into_iter().for_each(Raw::leave);
         let control = stall::control(&address).worst;
+        let idle = Server::start(&[]);
+        let beside = Probe::start(&Address::Unix(idle.socket()));
         let probe = Probe::start(&address);
         while probe.so_far().count == 0 {
             pause(Duration::from_millis(1));
@@ -123,6 +129,7 @@ impl Trial {
             pid,
             control,
             probe: Mutex::new(Some(probe)),
+            beside: Mutex::new(Some((beside, idle))),
             start_kib: 0,
             start_descriptors: 0,
             start_lines: server.process().read_on().lines().count(),
@@ -244,9 +251,12 @@ impl Trial {
         true
     }
 
-    /// What every case expects once its attackers have gone. Prints its line of figures.
-    fn finish(&self, figures: &str) -> Trips {
+    /// What every case expects once its attackers have gone. Prints its line of figures; returns the worst round
+    /// trips, here and where nothing was going on.
+    fn finish(&self, figures: &str) -> (Duration, Duration) {
         self.assert_alive();
+        let beside = self.beside.lock().unwrap().take().and_then(|(probe, _idle)| probe.stop());
+        let beside = beside.map_or(Duration::ZERO, |trips| trips.worst);
         let trips = self.probe.lock().unwrap().take().unwrap().stop();
         let trips = trips.unwrap_or_else(|| panic!("{}: an innocent client got no answer", self.id));
         self.peak_kib();
@@ -258,7 +268,7 @@ impl Trial {
         });
         println!(
             "{}: {figures}; memory {} at the worst and {} in the end from {} MiB, {} log lines, worst round trip \
-             {:.1} ms of {} (control {:.1} ms)",
+             {:.1} ms of {} (control {:.1} ms before, {:.1} ms beside)",
             self.id,
             mib(self.worst_kib.load(Ordering::Relaxed) - self.start_kib),
             mib(self.resident_kib() - self.start_kib),
@@ -267,6 +277,7 @@ impl Trial {
             millis(trips.worst),
             trips.count,
             millis(self.control),
+            millis(beside),
         );
         let mut newcomer = self.login("v.newcomer");
         assert_eq!(newcomer.probe("v.newcomer"), 1, "a newcomer is served");
@@ -278,7 +289,7 @@ impl Trial {
             self.id,
             self.descriptors(),
         );
-        trips
+        (trips.worst, self.control.max(beside))
     }
 }
 
@@ -288,12 +299,18 @@ impl Drop for Trial {
             return;
         }
         self.peak_kib();
-        let ended = self.server.lock().unwrap_or_else(PoisonError::into_inner).process().ended();
+        let mut ended = None;
+        // A process that is ending has no memory before it has a status.
+        Self::within(Duration::from_secs(1), || {
+            ended = self.server.lock().unwrap_or_else(PoisonError::into_inner).process().ended();
+            ended.is_some() || self.resident_kib() > 0
+        });
         let life = ended
             .map_or_else(|| "the server lives".to_owned(), |status| format!("the server ended: {status}"));
         let probe = self.probe.lock().unwrap_or_else(PoisonError::into_inner).take();
         let trips = probe.as_ref().map(Probe::so_far);
         let answered = probe.is_none_or(|probe| probe.stop().is_some());
+        self.beside.lock().unwrap_or_else(PoisonError::into_inner).take().map(|(probe, _idle)| probe.stop());
         println!(
             "{}: FAILED: {life}, memory {} at the worst, {}worst round trip {:.1} ms (control {:.1} ms)",
             self.id,
