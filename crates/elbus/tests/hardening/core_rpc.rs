@@ -161,8 +161,9 @@ fn c22_params_where_none_are_taken_are_refused() {
     run(&Plan::new("C22"), |trial: &Trial| {
         let mut caller = trial.login("v.caller");
         let mut asked = 0;
+        let deep = vec![0x91; 100_000];
         for method in ["test", "info", "stats"] {
-            for params in [&[0x91; 100_000][..], b"\xdd\xff\xff\xff\xff", b"\x80"] {
+            for params in [deep.as_slice(), b"\xdd\xff\xff\xff\xff", b"\x80"] {
                 let answer = caller.call(".broker", method, params);
                 assert_eq!(answer[0], 0x12, "{method}");
                 asked += 1;

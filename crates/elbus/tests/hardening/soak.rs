@@ -99,14 +99,14 @@ fn churn(trial: &Trial, seed: u64, running: &AtomicBool) -> u64 {
         came += 1;
         let mut client = trial.login(format!("crowd.c{came}"));
         let some = random.below(1_000);
-        let mask = format!("soak/{}/{}", random.below(50), if some % 2 == 0 { "+" } else { "#" });
+        let mask = format!("soak/{}/{}", random.below(50), if some.is_multiple_of(2) { "+" } else { "#" });
         // Whatever it is, the broker may close before all of it is written.
         let _ = match random.below(12) {
             0 => client.try_send(op(1, SUBSCRIBE, &mask)),
             1 => client.try_send(op(
                 1,
                 SUBSCRIBE | ACKED,
-                (0..some).map(|n| format!("{mask}/{n}\0")).collect::<String>(),
+                (0..some).map(|n| format!("{mask}/{n}")).collect::<Vec<_>>().join("\0"),
             )),
             2 => client.try_send(publish(
                 1,
