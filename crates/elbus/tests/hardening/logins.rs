@@ -3,7 +3,7 @@
 use crate::frame::{GREETING, name_field};
 use crate::raw::Raw;
 use crate::stall::pause;
-use crate::trial::{Plan, Trial, dose, mib, millis, run};
+use crate::trial::{Plan, Trial, dose, mib, millis, optimised, run};
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -157,7 +157,7 @@ fn c07_a_flood_of_silent_connects_keeps_nobody_out() {
         let lasting = dose(Duration::from_secs(2), Duration::from_secs(10));
         let (connects, rate, worst, logins, most) = flood(trial, b"", lasting);
         assert!(connects >= 2_000 && logins >= 20, "{connects} connects, {logins} logins");
-        assert!(worst <= Duration::from_millis(100), "a login took {worst:?}");
+        assert!(worst <= optimised(Duration::from_millis(100)), "a login took {worst:?}");
         // Those that are dropped end a moment later.
         assert!(most <= 2 * PENDING, "{most} descriptors");
         format!(
@@ -173,7 +173,7 @@ fn c07_a_flood_of_half_logins_keeps_nobody_out() {
         let lasting = dose(Duration::from_secs(2), Duration::from_secs(10));
         let (connects, rate, worst, logins, most) = flood(trial, &GREETING, lasting);
         assert!(connects >= 1_000 && logins >= 20, "{connects} connects, {logins} logins");
-        assert!(worst <= Duration::from_millis(100), "a login took {worst:?}");
+        assert!(worst <= optimised(Duration::from_millis(100)), "a login took {worst:?}");
         assert!(most <= 2 * PENDING, "{most} descriptors");
         format!(
             "{connects} connects that greet, {rate} per second: {logins} logins within {:.1} ms, {most} descriptors more",

@@ -260,7 +260,7 @@ fn c19_one_broadcast_to_all_costs_its_budget_and_not_more() {
         let unit = op(1, BROADCAST, "*\0x").repeat(20);
         let (kib, (sent, took)) = trial.growth(|| {
             let begin = Instant::now();
-            let rounds = press(&mut sender, &unit, dose(120, 300));
+            let rounds = press(&mut sender, &unit, dose(150, 300));
             sender.set_timeouts(WAIT);
             // It reads what it got itself, and then all have been queued or refused.
             sender.until_fence();
