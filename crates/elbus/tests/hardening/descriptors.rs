@@ -35,7 +35,8 @@ fn exhaust(trial: &Trial) -> String {
             client
         })
         .collect();
-    // Some wait to be accepted, or were closed.
+    // Some wait to be accepted, or were closed: that may be said once, in the first second.
+    pause(Duration::from_millis(1_200));
     let lines = trial.log_lines();
     let before = trial.processor_time();
     let trips = trial.innocent().count;
