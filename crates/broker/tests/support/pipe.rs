@@ -22,6 +22,8 @@ const WAIT: Duration = Duration::from_secs(600);
 struct Lane {
     bytes: VecDeque<u8>,
     capacity: usize,
+    /// Bytes ever written.
+    written: u64,
     /// Nothing more will be written.
     finished: bool,
     /// Nobody will read.
@@ -66,6 +68,7 @@ impl Lane {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         self.bytes.extend(&bytes[..count]);
+        self.written += count as u64;
         self.reader.take().into_iter().for_each(Waker::wake);
         Ok(count)
     }
@@ -221,6 +224,38 @@ impl PipeClient {
             }
         }
         true
+    }
+
+    /// Writes what there is room for now: how much, or `None` if the broker has closed.
+    pub(crate) fn send_now(&self, bytes: &[u8]) -> Option<usize> {
+        match lock(&self.lanes.to_broker).write(bytes) {
+            Ok(count) => Some(count),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(0),
+            Err(_) => None,
+        }
+    }
+
+    /// Takes at most `most` bytes off the pipe without waiting; `None` if there is nothing, 0 at the end of the
+    /// stream.
+    pub(crate) fn read_now(&mut self, most: usize) -> Option<usize> {
+        let bytes = lock(&self.lanes.to_client).read(most).ok()?;
+        self.bytes.extend_from_slice(&bytes);
+        Some(bytes.len())
+    }
+
+    /// The next `count` bytes, if so many have been read already.
+    pub(crate) fn take_read(&mut self, count: usize) -> Option<Vec<u8>> {
+        (self.bytes.len() >= count).then(|| self.bytes.split_to(count).to_vec())
+    }
+
+    /// Bytes of a frame that has not been read to its end.
+    pub(crate) fn left_over(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Bytes the broker has ever written to this client.
+    pub(crate) fn written_by_broker(&self) -> u64 {
+        lock(&self.lanes.to_client).written
     }
 
     /// Bytes sent and not yet read by the broker.
