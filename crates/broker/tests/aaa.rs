@@ -80,7 +80,7 @@ fn denying(right: &str) -> ClientAaa {
 }
 
 #[test]
-fn each_operation_under_each_right_has_exactly_one_answer() {
+fn c24_each_operation_under_each_right_has_exactly_one_answer() {
     let broker = broker();
     let free = listen_unix(&broker);
     let rights = map([]);
@@ -118,11 +118,14 @@ fn each_operation_under_each_right_has_exactly_one_answer() {
     }
     assert_eq!((asked, denied), (6 * 9 * 2, 15));
     eventually("denials are counted", || broker.stats().totals.denied == denied);
+    println!(
+        "C24: {asked} operations and 6 calls under 6 sets of rights: one answer each, {denied} denied without effect"
+    );
     block_on(broker.close());
 }
 
 #[test]
-fn denied_masks_are_answered_once_and_the_allowed_ones_are_taken() {
+fn c24_denied_masks_are_answered_once_and_the_allowed_ones_are_taken() {
     let broker = broker();
     let rights = ClientAaa::new().subscribe(["news/+"]).unwrap();
     let address = listen(&broker, Listener::unix(socket_path()).aaa(map([("v.client", rights)])));
@@ -139,7 +142,7 @@ fn denied_masks_are_answered_once_and_the_allowed_ones_are_taken() {
 }
 
 #[test]
-fn a_right_is_checked_before_what_exists() {
+fn c24_a_right_is_checked_before_what_exists() {
     let broker = broker();
     let rights = ClientAaa::new().p2p(["v.yes", "v.nobody"]).unwrap();
     let address = listen(
@@ -207,7 +210,7 @@ fn one_listener_may_have_a_map_and_another_none() {
 }
 
 #[test]
-fn hosts_decide_who_may_connect_by_network() {
+fn c26_hosts_decide_who_may_connect_by_network() {
     let broker = broker();
     let hosts =
         |networks: &[&str]| ClientAaa::new().hosts(networks.iter().map(|network| network.parse().unwrap()));
@@ -270,7 +273,7 @@ fn hosts_decide_who_may_connect_by_network() {
 }
 
 #[test]
-fn a_unix_peer_is_known_by_its_user() {
+fn c26_a_unix_peer_is_known_by_its_user() {
     let broker = broker();
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let peer = |uid, gid| ClientAaa::new().peer(PeerRule { uid, gid });
@@ -303,7 +306,7 @@ fn announced(frame: &Frame) -> (String, String) {
 }
 
 #[test]
-fn force_disconnect_ends_a_client_and_its_secondaries() {
+fn c30_force_disconnect_ends_a_client_and_its_secondaries() {
     let broker = broker();
     let address = listen_unix(&broker);
     assert!(
@@ -348,7 +351,7 @@ fn force_disconnect_ends_a_client_and_its_secondaries() {
 }
 
 #[test]
-fn revocation_lets_nothing_more_out_while_messages_flow() {
+fn c30_revocation_lets_nothing_more_out_while_messages_flow() {
     const MESSAGES: u32 = 20_000;
     let broker = broker();
     let address = listen_unix(&broker);
@@ -381,7 +384,7 @@ fn revocation_lets_nothing_more_out_while_messages_flow() {
 }
 
 #[test]
-fn broker_topics_are_reserved_on_the_wire() {
+fn c28_broker_topics_are_reserved_on_the_wire() {
     let broker = broker();
     let address = listen_unix(&broker);
     let mut forger = Raw::login(&address, "v.forger");

@@ -426,7 +426,7 @@ fn own_handlers_may_pass_on_to_the_default_ones() {
 }
 
 #[test]
-fn a_panicking_handler_answers_internal_error_and_the_broker_lives() {
+fn c49_a_panicking_handler_answers_internal_error_and_the_broker_lives() {
     const PANICS: usize = 50;
     let broker = Broker::builder().workers(1).build().unwrap();
     broker.init_core_rpc(Own(broker.core_rpc())).unwrap();
@@ -450,7 +450,7 @@ fn a_panicking_handler_answers_internal_error_and_the_broker_lives() {
 }
 
 #[test]
-fn handlers_that_never_end_are_bounded_and_end_with_the_broker() {
+fn c47_handlers_that_never_end_are_bounded_and_end_with_the_broker() {
     let broker = Broker::builder().build().unwrap();
     broker.init_core_rpc(Own(broker.core_rpc())).unwrap();
     let address = listen_unix(&broker);

@@ -656,7 +656,7 @@ async fn a_flood_of_faults_is_32_a_second() {
 }
 
 #[test]
-fn a_hook_that_panics_harms_nobody() {
+fn c49_a_hook_that_panics_harms_nobody() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
     let hook = move |event: BrokerEvent| {

@@ -180,7 +180,7 @@ impl Handlers for Reflexive {
 }
 
 #[test]
-fn a_client_may_call_and_send_to_itself() {
+fn c45_a_client_may_call_and_send_to_itself() {
     let broker = broker();
     let local = broker.client("v.self").unwrap();
     local.serve(Reflexive(local.clone()));
@@ -202,7 +202,7 @@ fn a_client_may_call_and_send_to_itself() {
 }
 
 #[test]
-fn a_full_queue_is_an_error_at_once() {
+fn c45_a_full_queue_is_an_error_at_once() {
     const QUEUE: usize = 50;
     let broker = Broker::builder().queue(QueueLimits { frames: QUEUE, bytes: 1 << 20 }).build().unwrap();
     broker.init_default_core_rpc().unwrap();
@@ -239,7 +239,7 @@ fn a_full_queue_is_an_error_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_in_process_client_that_never_reads_harms_nobody() {
+async fn c46_an_in_process_client_that_never_reads_harms_nobody() {
     const FRAMES: u32 = 500;
     let broker = Broker::builder()
         .queue(QueueLimits { frames: 80, bytes: 1 << 20 })
@@ -411,7 +411,7 @@ fn forced_registration_replaces_a_socket_client_and_its_secondaries() {
 }
 
 #[test]
-fn of_many_racing_for_one_name_exactly_one_owns_it() {
+fn c27_of_many_racing_for_one_name_exactly_one_owns_it() {
     const ROUNDS: usize = 20;
     const RACERS: usize = 8;
     for force in [false, true] {
