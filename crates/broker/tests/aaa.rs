@@ -8,6 +8,7 @@ mod support;
 use elbus_broker::{Broker, BrokerError, Listener};
 use elbus_routing::{AaaMap, ClientAaa, PeerRule};
 use std::net::TcpListener;
+use std::time::Instant;
 use support::broker::{block_on, eventually, listen, listen_unix, socket_path};
 use support::frame::{
     ACKED, BROADCAST, EXCLUDE, Frame, MESSAGE, PUBLISH, PUBLISH_FOR, SUBSCRIBE, UNEXCLUDE, UNSUBSCRIBE, call,
@@ -352,34 +353,47 @@ fn c30_force_disconnect_ends_a_client_and_its_secondaries() {
 
 #[test]
 fn c30_revocation_lets_nothing_more_out_while_messages_flow() {
-    const MESSAGES: u32 = 20_000;
+    const MESSAGES: u32 = 100_000;
     let broker = broker();
     let address = listen_unix(&broker);
     let mut victim = Raw::login(&address, "v.victim");
-    let codes = std::thread::scope(|scope| {
+    let mut secondary = Raw::login(&address, "v.victim%%0");
+    let mut got = 0;
+    let (codes, took) = std::thread::scope(|scope| {
         let sender = scope.spawn(|| {
             let mut sender = Raw::login(&address, "v.sender");
             let mut codes = Vec::new();
+            let mut took = None;
             for first in (0..MESSAGES).step_by(100) {
                 let batch = (first..first + 100).flat_map(|id| message(id, "v.victim", format!("{id}")));
                 sender.send(batch.collect::<Vec<u8>>());
                 codes.extend((first..first + 100).map(|id| sender.ack(id)));
                 if first == MESSAGES / 2 {
+                    let start = Instant::now();
                     broker.force_disconnect("v.victim").unwrap();
+                    took = Some(start.elapsed());
                 }
             }
-            codes
+            (codes, took.unwrap())
         });
         // The frame under way may be cut; none comes behind the cut.
         while victim.fill(1) {
             victim.take(1);
+            got += 1;
         }
+        secondary.expect_end();
         sender.join().unwrap()
     });
     assert_eq!(codes.len(), MESSAGES as usize);
     let cut = (MESSAGES / 2 + 100) as usize;
     assert!(codes[..cut].iter().all(|code| *code == 0x01));
     assert!(codes[cut..].iter().all(|code| *code == 0x71));
+    let most = (0..cut).map(|id| b"v.sender\0".len() + 6 + id.to_string().len()).sum::<usize>();
+    assert!(got > 0 && got <= most, "{got} bytes of {most} came");
+    println!(
+        "C30: put out in {took:?} after {cut} of {MESSAGES} messages: {got} of {most} bytes had gone out, the other {} were refused, its secondary followed",
+        codes.len() - cut
+    );
     block_on(broker.close());
 }
 

@@ -5,13 +5,15 @@
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;
 
-use elbus_broker::{Broker, BrokerBuilder, BrokerEvent, BrokerOptions, Listener, Operation};
+use elbus_broker::{Broker, BrokerBuilder, BrokerEvent, BrokerOptions, Listener, Operation, Socket};
 use elbus_protocol::{OpBody, QoS};
 use elbus_routing::{AaaMap, ClientAaa, Drain, Outbox, QueueLimits};
 use std::collections::HashMap;
+use std::io::{self, IoSlice};
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
 use support::broker::{
@@ -679,6 +681,228 @@ fn c49_a_hook_that_panics_harms_nobody() {
     block_on(broker.close());
     // Three clients that came and went, one refused login, one denial at once and one at the end.
     assert_eq!(calls.load(Ordering::Relaxed), 3 * 2 + 1 + 2);
+    println!("C49: a hook panicked in each of 9 calls: all were made, nobody was ended");
+}
+
+/// Where a stream panics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    ReadReady,
+    WriteReady,
+    Read,
+    Write,
+}
+
+/// Somebody's stream, which panics in one place once it is told to.
+struct Panicking {
+    socket: Arc<dyn Socket>,
+    place: Place,
+    armed: Arc<AtomicBool>,
+    panics: Arc<AtomicUsize>,
+}
+
+impl Panicking {
+    fn pass(&self, place: Place) {
+        if place == self.place && self.armed.load(Ordering::Relaxed) {
+            self.panics.fetch_add(1, Ordering::Relaxed);
+            panic!("on purpose, in {place:?}");
+        }
+    }
+}
+
+impl Socket for Panicking {
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.pass(Place::ReadReady);
+        self.socket.poll_read_ready(cx)
+    }
+
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.pass(Place::WriteReady);
+        self.socket.poll_write_ready(cx)
+    }
+
+    fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.pass(Place::Read);
+        self.socket.try_read(buffer)
+    }
+
+    fn try_read_into(&self, buffer: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+        self.pass(Place::Read);
+        self.socket.try_read_into(buffer, most)
+    }
+
+    fn try_write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.pass(Place::Write);
+        self.socket.try_write(pieces)
+    }
+
+    fn shutdown_write(&self) -> io::Result<()> {
+        self.socket.shutdown_write()
+    }
+
+    fn lingers(&self) -> bool {
+        self.socket.lingers()
+    }
+}
+
+/// A client whose stream panics: itself, the switch, how often it has.
+struct Victim {
+    client: PipeClient,
+    armed: Arc<AtomicBool>,
+    panics: Arc<AtomicUsize>,
+}
+
+impl Victim {
+    fn connect(broker: &Broker, place: Place, capacity: usize) -> Self {
+        let (client, socket) = PipeClient::unconnected(capacity);
+        let (armed, panics) = (Arc::default(), Arc::default());
+        let (armed_too, panics_too) = (Arc::clone(&armed), Arc::clone(&panics));
+        let socket = Panicking { socket, place, armed: armed_too, panics: panics_too };
+        broker.attach(Arc::new(socket), own_origin(), &pipe());
+        Self { client, armed, panics }
+    }
+
+    async fn login(broker: &Broker, place: Place, capacity: usize) -> Self {
+        let mut victim = Self::connect(broker, place, capacity);
+        victim.client.send([&GREETING[..], &name_field("v.victim")].concat()).await;
+        assert_eq!(victim.client.take(5).await, [0xEB, 1, 0, 1, 1]);
+        victim
+    }
+
+    fn arm(&self) {
+        self.armed.store(true, Ordering::Relaxed);
+    }
+
+    /// It panicked, was told of once, and is gone; everybody else is as before.
+    async fn ends_alone(mut self, broker: &Broker, seen: &Seen, others: &mut [PipeClient], what: &str) {
+        sleep(Duration::from_millis(50)).await;
+        assert_eq!(self.panics.load(Ordering::Relaxed), 1, "{what}");
+        self.client.rest().await;
+        let mut troubles = seen.take_troubles();
+        troubles.retain(|event| matches!(event, BrokerEvent::Fault { .. }));
+        let [BrokerEvent::Fault { reason, .. }] = &troubles[..] else { panic!("{what}: {troubles:?}") };
+        assert_eq!(reason, "internal error", "{what}");
+        assert_eq!(broker.clients(|name| name == "v.victim"), [], "{what}");
+        for (index, other) in others.iter_mut().enumerate() {
+            assert_eq!(other.ask(publish(90, "none", "x")).await, 1, "{what}: client {index}");
+        }
+        assert_eq!(broker.stats().queued_bytes, 0, "{what}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn c49_a_panic_in_a_session_ends_that_session_alone() {
+    let (broker, seen) = paused(BrokerOptions::default());
+    broker.init_default_core_rpc().unwrap();
+    let mut others = vec![PipeClient::login(&broker, &pipe(), "v.a").await];
+    others.push(PipeClient::login(&broker, &pipe(), "v.b").await);
+    let mut panics = 0;
+
+    // While it logs in: nothing of it stays.
+    for place in [Place::Read, Place::ReadReady] {
+        let victim = Victim::connect(&broker, place, 1_000);
+        victim.arm();
+        victim.ends_alone(&broker, &seen, &mut others, "login").await;
+        panics += 1;
+    }
+    // While it reads, by its own task.
+    for place in [Place::Read, Place::ReadReady] {
+        let victim = Victim::login(&broker, place, 1_000).await;
+        settle().await;
+        victim.arm();
+        victim.client.send(message(1, "v.a", "x")).await;
+        victim.ends_alone(&broker, &seen, &mut others, "reading").await;
+        panics += 1;
+    }
+    // While it goes on writing what its pipe did not take, by its own task.
+    let mut victim = Victim::login(&broker, Place::WriteReady, 100).await;
+    assert_eq!(others[0].ask(message(1, "v.victim", [b'x'; 500])).await, 1);
+    victim.arm();
+    victim.client.read(10).await;
+    victim.ends_alone(&broker, &seen, &mut others, "writing").await;
+    panics += 1;
+    println!(
+        "C49: {panics} panics in sessions: {panics} connections ended, {panics} faults told, all others live"
+    );
+    broker.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn c49_a_panic_of_a_receiver_does_not_reach_who_sends_to_it() {
+    let (broker, seen) = paused(BrokerOptions::default());
+    broker.init_default_core_rpc().unwrap();
+    let mut others = vec![PipeClient::login(&broker, &pipe(), "v.a").await];
+    others.push(PipeClient::login(&broker, &pipe(), "v.b").await);
+    assert_eq!(others[1].ask(subscribe(1, "news")).await, 1);
+
+    // A message and a publication: the others get theirs.
+    let mut victim = Victim::login(&broker, Place::Write, 1_000).await;
+    assert_eq!(victim.client.ask(subscribe(1, "news")).await, 1);
+    victim.arm();
+    assert_eq!(others[0].ask(publish(1, "news", "x")).await, 1);
+    assert_eq!(others[1].frame().await.payload(), b"news\0x");
+    victim.ends_alone(&broker, &seen, &mut others, "publication").await;
+    let victim = Victim::login(&broker, Place::Write, 1_000).await;
+    victim.arm();
+    assert_eq!(others[0].ask(message(1, "v.victim", "x")).await, 1);
+    victim.ends_alone(&broker, &seen, &mut others, "message").await;
+
+    // From the process.
+    let inside = broker.client("v.inside").unwrap();
+    let victim = Victim::login(&broker, Place::Write, 1_000).await;
+    victim.arm();
+    inside.send("v.victim", "x", QoS::Processed).unwrap().await.unwrap();
+    victim.ends_alone(&broker, &seen, &mut others, "message from the process").await;
+    assert!(inside.is_open());
+
+    // Somebody logs in and is announced to it: he is in, and can come back after he has left.
+    for _ in 0..2 {
+        let mut victim = Victim::login(&broker, Place::Write, 1_000).await;
+        assert_eq!(victim.client.ask(subscribe(1, ".broker/info")).await, 1);
+        victim.arm();
+        let new = PipeClient::login(&broker, &pipe(), "v.new").await;
+        victim.ends_alone(&broker, &seen, &mut others, "announcement").await;
+        drop(new);
+        settle().await;
+    }
+
+    // The housekeeper pings it, and goes on looking after the others.
+    let victim = Victim::login(&broker, Place::Write, 1_000).await;
+    victim.arm();
+    sleep(T / 2 + PERIOD).await;
+    victim.ends_alone(&broker, &seen, &mut others, "ping").await;
+    let mut silent = PipeClient::connect(&broker, &pipe());
+    assert!(tokio::time::timeout(T + PERIOD, silent.rest()).await.is_ok(), "logins have a deadline still");
+    println!("C49: 6 panics under a sender, a newcomer and the housekeeper: 6 receivers ended, nobody else");
+    broker.close().await;
+}
+
+/// The owner of a client in the process who panics instead of taking something.
+struct PanickingDrain;
+
+impl Drain for PanickingDrain {
+    fn ready(&self, _: &Outbox) {
+        panic!("on purpose");
+    }
+
+    fn closed(&self) {
+        panic!("on purpose, too");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn c49_a_panic_of_a_client_in_the_process_ends_that_client_alone() {
+    let (broker, _seen) = paused(BrokerOptions::default());
+    let victim = broker.session("v.victim", Box::new(PanickingDrain)).unwrap();
+    let mut other = PipeClient::login(&broker, &pipe(), "v.other").await;
+    assert_eq!(other.ask(message(1, "v.victim", "x")).await, 1);
+    assert!(victim.client().outbox().is_closed());
+    assert_eq!(other.ask(publish(2, "none", "x")).await, 1);
+    drop(victim);
+    assert_eq!(other.ask(message(3, "v.victim", "x")).await, 0x71);
+    assert_eq!(broker.stats().queued_bytes, 0);
+    println!("C49: the owner of a client in the process panicked: that client ended, the sender lives");
+    broker.close().await;
 }
 
 #[test]

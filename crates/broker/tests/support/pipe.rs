@@ -178,10 +178,17 @@ pub(crate) fn local_origin(uid: u32, gid: u32) -> Origin {
 impl PipeClient {
     /// Connects through `listener`'s rules; `capacity` is what the pipe holds each way, in bytes.
     pub(crate) fn connect_as(broker: &Broker, listener: &Listener, capacity: usize, origin: Origin) -> Self {
+        let (client, socket) = Self::unconnected(capacity);
+        broker.attach(socket, origin, listener);
+        client
+    }
+
+    /// A client and the other end of its pipe, for tests that put something in between.
+    pub(crate) fn unconnected(capacity: usize) -> (Self, Arc<dyn Socket>) {
         let lane = || Mutex::new(Lane { capacity, ..Lane::default() });
         let lanes = Arc::new(Lanes { to_broker: lane(), to_client: lane() });
-        broker.attach(Arc::new(BrokerEnd(Arc::clone(&lanes))), origin, listener);
-        Self { lanes, bytes: BytesMut::new(), pings: 0 }
+        let socket = Arc::new(BrokerEnd(Arc::clone(&lanes)));
+        (Self { lanes, bytes: BytesMut::new(), pings: 0 }, socket)
     }
 
     /// As this process's user, with 64 KiB each way.
