@@ -5,11 +5,11 @@
 mod support;
 
 use bytes::Bytes;
-use elbus_broker::{Broker, BrokerError, Listener, LocalClient};
+use elbus_broker::{Broker, BrokerError, BrokerOptions, Listener, LocalClient};
 use elbus_protocol::client_name::NameError;
 use elbus_protocol::{ErrorCode, EventKind, QoS, RpcCode};
 use elbus_routing::QueueLimits;
-use elbus_rpc::{EndpointOptions, Handlers, Notification, Request, RpcError, SubmitError};
+use elbus_rpc::{CallError, EndpointOptions, Handlers, Notification, Request, RpcError, SubmitError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use support::broker::{WAIT, block_on, eventually, listen_tcp, listen_unix};
 use support::frame::{
     ACKED, BROADCAST, Frame, MESSAGE, PUBLISH, PUBLISH_FOR, call, message, op, publish, subscribe,
 };
-use support::pipe::PipeClient;
+use support::pipe::{PipeClient, settle};
 use support::raw::Raw;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
@@ -157,6 +157,132 @@ fn calls_go_both_ways() {
     block_on(broker.close());
 }
 
+/// A broker on the test's runtime, whose queues hold so many frames.
+fn paused_broker(frames: usize) -> Broker {
+    let queue = QueueLimits { frames, bytes: 1 << 20 };
+    let broker = Broker::builder().queue(queue).runtime(Handle::current()).build().unwrap();
+    broker.init_default_core_rpc().unwrap();
+    broker
+}
+
+/// Each way a handler can fail.
+struct Faulty;
+
+/// Not ASCII, and not all of it UTF-8.
+const ERROR_TEXT: &[u8] = b"k\xC3\xB6nnte \xF0\x9F\x94\xA5 \xFF\xFE\0 sein";
+
+impl Handlers for Faulty {
+    async fn call(&self, request: Request) -> Result<Bytes, RpcError> {
+        match request.method() {
+            "panic" => panic!("on purpose"),
+            "panic.later" => {
+                tokio::task::yield_now().await;
+                panic!("on purpose, later")
+            }
+            "panic.text" => std::panic::panic_any(vec![0xFF_u8; 10]),
+            "never" => std::future::pending().await,
+            "huge" => Ok(vec![b'H'; 8 << 20].into()),
+            "text" => Err(RpcError::with_data(RpcCode(-32_768), ERROR_TEXT)),
+            "empty" => Err(RpcError::with_data(RpcCode(i16::MAX), "")),
+            _ => Ok(request.params_bytes()),
+        }
+    }
+
+    async fn notification(&self, notification: Notification) {
+        assert_ne!(notification.payload(), b"panic", "on purpose");
+        std::future::pending::<()>().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn c47_whatever_a_handler_does_the_caller_is_told_and_all_go_on() {
+    const ROUNDS: usize = 20;
+    let options = BrokerOptions { total_bytes: 4 << 20, ..BrokerOptions::default() };
+    let broker = Broker::builder().options(options).runtime(Handle::current()).build().unwrap();
+    let faulty = broker.client("v.faulty").unwrap();
+    faulty.serve(Faulty);
+    let caller = broker.client("v.caller").unwrap();
+    let mut socket = PipeClient::login_with(&broker, &Listener::unix("pipe"), "v.socket", 1 << 20).await;
+    let mut faults = 0;
+    for _ in 0..ROUNDS {
+        for (method, code, data) in [
+            ("panic", RpcCode::INTERNAL.0, &b""[..]),
+            ("panic.later", RpcCode::INTERNAL.0, b""),
+            ("panic.text", RpcCode::INTERNAL.0, b""),
+            ("text", -32_768, ERROR_TEXT),
+            ("empty", i16::MAX, b""),
+            // More than all queues together may hold.
+            ("huge", RpcCode::from_bus(ErrorCode::NotDelivered).0, b""),
+        ] {
+            let start = tokio::time::Instant::now();
+            let Err(CallError::Remote(error)) = caller.call("v.faulty", method, b"").await else {
+                panic!("{method}")
+            };
+            assert_eq!((error.code, &error.data[..]), (RpcCode(code), data), "{method}");
+            assert_eq!(socket.ask(call(9, "v.faulty", method, b"")).await, 1);
+            let expected = [&[0x12, 9, 0, 0, 0][..], &code.to_le_bytes(), data].concat();
+            assert_eq!(socket.frame().await.payload(), expected, "{method}");
+            assert!(start.elapsed() <= Duration::from_millis(1), "{method}: {:?}", start.elapsed());
+            faults += 2;
+        }
+        assert_eq!(socket.ask(message(1, "v.faulty", b"\0panic")).await, 1);
+        assert_eq!(socket.ask(message(1, "v.faulty", b"\0never")).await, 1);
+        faults += 2;
+    }
+    // One that never settles costs its caller the time it allows, and nobody else anything.
+    let start = tokio::time::Instant::now();
+    let never = caller.call("v.faulty", "never", b"").into_future();
+    let other = async { caller.call("v.faulty", "echo", b"x").await.unwrap() };
+    let (never, other) = tokio::join!(never, other);
+    assert!(matches!(never, Err(CallError::Timeout(_))), "{never:?}");
+    assert_eq!((start.elapsed(), &other[..]), (Duration::from_secs(5), &b"x"[..]));
+    settle().await;
+    assert_eq!(broker.stats().queued_bytes, 0);
+    assert!(faulty.is_open());
+    println!("C47: {faults} faults of handlers, each answered at once; one that never settles: after 5 s");
+    broker.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn c45_to_oneself_with_a_full_queue_is_an_error_in_time() {
+    const QUEUE: usize = 20;
+    let broker = paused_broker(QUEUE);
+    let local = broker.client("v.self").unwrap();
+    local.serve(Reflexive(local.clone()));
+    // Unread frames fill the queue.
+    let unread = local.messages();
+    let mut filled = 0;
+    while local.send("v.self", "x", QoS::No).is_ok() {
+        filled += 1;
+        tokio::task::yield_now().await;
+        assert!(filled <= QUEUE);
+    }
+    assert_eq!(filled, QUEUE);
+    let start = tokio::time::Instant::now();
+    let refused = local.call("v.self", "inner", b"").await;
+    assert!(matches!(refused, Err(CallError::NotSent(SubmitError::Overflow))), "{refused:?}");
+    assert!(local.notify("v.self", "x").is_err());
+    local.broadcast("*", "x", QoS::Processed).unwrap().await.unwrap();
+    let mut own = local.subscribe(&["own"]);
+    own.ready().await.unwrap();
+    local.publish("own", "x", QoS::Processed).unwrap().await.unwrap();
+    // The broker's answer finds no room either: the call ends when its time is over.
+    let unanswered = local.call(".broker", "test", b"").await;
+    assert!(matches!(unanswered, Err(CallError::Timeout(_))), "{unanswered:?}");
+    assert!(start.elapsed() <= Duration::from_secs(5), "{:?}", start.elapsed());
+    // Broadcast, publication, request, notification, answer: all counted.
+    let refused = broker.stats().totals.refused;
+    assert!(refused >= 6, "{refused}");
+    drop(unread);
+    settle().await;
+    assert_eq!(local.call("v.self", "outer", b"").await.unwrap(), "inner");
+    println!(
+        "C45: {QUEUE} own frames unread, then calls, a broadcast and a publication to itself: {refused} refused, each told or counted, the last after {:?}",
+        start.elapsed()
+    );
+    broker.close().await;
+}
+
 /// Calls its own client from its handler.
 struct Reflexive(LocalClient);
 impl Handlers for Reflexive {
@@ -241,12 +367,7 @@ fn c45_a_full_queue_is_an_error_at_once() {
 #[tokio::test(start_paused = true)]
 async fn c46_an_in_process_client_that_never_reads_harms_nobody() {
     const FRAMES: u32 = 500;
-    let broker = Broker::builder()
-        .queue(QueueLimits { frames: 80, bytes: 1 << 20 })
-        .runtime(Handle::current())
-        .build()
-        .unwrap();
-    broker.init_default_core_rpc().unwrap();
+    let broker = paused_broker(80);
     let never = broker.client("v.never").unwrap();
     let mut everything = never.subscribe(&["#", ".broker/#"]);
     everything.ready().await.unwrap();
@@ -278,6 +399,19 @@ async fn c46_an_in_process_client_that_never_reads_harms_nobody() {
     }
     assert!(start.elapsed() <= Duration::from_millis(30), "{:?}", start.elapsed());
     assert!(never.is_open());
+    // Each of the 50 was announced when it came and when it left; nothing is lost uncounted.
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let announced = 2 + 2 * 50;
+    let row = broker.clients(|name| name == "v.never").remove(0);
+    assert_eq!((row.queue, row.sent.frames), (80, 80));
+    assert_eq!(broker.stats().totals.refused, u64::from(2 * FRAMES + announced - 80));
+    println!(
+        "C46: a client in the process that takes nothing: {} of {} frames for it dropped and counted, others \
+         received all, 50 logins in {:?} of virtual time",
+        2 * FRAMES + announced - 80,
+        2 * FRAMES + announced,
+        start.elapsed()
+    );
     // It is in the process: silence does not end it, and it can go on at any time.
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(everything.next().await.is_some());
