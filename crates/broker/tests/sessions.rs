@@ -238,7 +238,7 @@ async fn a_listener_that_never_pings_stays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn half_a_frame_not_continued_ends_the_connection_after_t() {
+async fn c34_half_a_frame_not_continued_ends_the_connection_after_t() {
     let broker = broker();
     let frames = [message(1, "v.half", "x"), message(2, "v.half", vec![0; 40_000])];
     let large_limit = header(3, MESSAGE | ACKED, listener().frame_bytes);
@@ -258,10 +258,11 @@ async fn half_a_frame_not_continued_ends_the_connection_after_t() {
         }
     }
     assert!(cuts > 30, "{cuts}");
+    println!("C34: time ran out in {cuts} places of a frame: closed after {T:?} each time, never in between");
 }
 
 #[tokio::test(start_paused = true)]
-async fn progress_keeps_a_slow_frame_alive() {
+async fn c34_progress_keeps_a_slow_frame_alive() {
     let broker = broker();
     let small = message(1, "v.slow", "0123456789");
     let large = message(1, "v.slow", vec![b'x'; 40_000]);
