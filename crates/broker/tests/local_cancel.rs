@@ -278,10 +278,11 @@ fn c34_a_dropped_listen_listens_or_does_not() {
     let broker = Broker::builder().build().unwrap();
     let (mut drops, mut listening) = (0, 0);
     block_on(async {
-        for times in poll_counts() {
+        // Another thread does the work, so how many polls it takes differs.
+        for times in (0..5).cycle().take(100) {
             let path = socket_path();
             if polled(broker.listen(Listener::unix(&path)), times).await.is_some() {
-                break;
+                continue;
             }
             drops += 1;
             // Nothing has begun, or it goes on by itself.
@@ -299,8 +300,11 @@ fn c34_a_dropped_listen_listens_or_does_not() {
             }
         }
     });
-    assert!(drops >= 2 && listening + 1 == drops, "{drops} {listening}");
-    println!("C34: listen dropped at {drops} places: {listening} listen all the same, 1 had not begun");
+    assert!(drops > listening && listening > 0, "{drops} {listening}");
+    println!(
+        "C34: listen dropped {drops} times: {listening} listen all the same, {} had not begun",
+        drops - listening
+    );
     block_on(broker.close());
 }
 
