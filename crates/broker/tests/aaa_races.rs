@@ -24,6 +24,15 @@ fn is_long() -> bool {
     std::env::var_os("ELBUS_LONG").is_some()
 }
 
+/// Tells the threads of a test to end, also where the test fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
 /// Numbers by seed (xorshift).
 struct Random(u64);
 
@@ -80,6 +89,7 @@ fn c25_a_map_that_is_edited_during_logins_never_gives_a_mix() {
     let (running, edits) = (AtomicBool::new(true), AtomicUsize::new(0));
     let outcomes: Mutex<HashMap<&str, usize>> = Mutex::default();
     thread::scope(|scope| {
+        let stop = Stop(&running);
         scope.spawn(|| {
             let mut random = Random(25);
             while running.load(Ordering::Relaxed) {
@@ -120,7 +130,7 @@ fn c25_a_map_that_is_edited_during_logins_never_gives_a_mix() {
             })
             .collect();
         clients.into_iter().for_each(|client| client.join().unwrap());
-        running.store(false, Ordering::Relaxed);
+        drop(stop);
     });
     let outcomes = outcomes.into_inner().unwrap();
     let edits = edits.into_inner();
@@ -281,6 +291,7 @@ fn race(broker: &Broker, address: &Address, rounds: usize, seed: u64) -> [usize;
         if random.below(3) == 0 { format!("{name}%%{}", random.below(2)) } else { name }
     };
     thread::scope(|scope| {
+        let stop = Stop(&running);
         let clients: Vec<_> = (0..2)
             .map(|thread| {
                 let (start, count, name_of, counts) = (&start, &count, &name_of, &counts);
@@ -369,7 +380,7 @@ fn race(broker: &Broker, address: &Address, rounds: usize, seed: u64) -> [usize;
             }
         });
         clients.into_iter().for_each(|client| client.join().unwrap());
-        running.store(false, Ordering::Relaxed);
+        drop(stop);
         sender.join().unwrap();
     });
     counts.map(AtomicUsize::into_inner)
