@@ -9,7 +9,7 @@ use elbus_broker::{Broker, BrokerError, Listener};
 use elbus_routing::{AaaMap, ClientAaa, PeerRule};
 use std::net::TcpListener;
 use std::time::Instant;
-use support::broker::{block_on, eventually, listen, listen_unix, socket_path};
+use support::broker::{WAIT, block_on, eventually, listen, listen_unix, socket_path};
 use support::frame::{
     ACKED, BROADCAST, EXCLUDE, Frame, MESSAGE, PUBLISH, PUBLISH_FOR, SUBSCRIBE, UNEXCLUDE, UNSUBSCRIBE, call,
     message, op, publish, subscribe,
@@ -377,9 +377,11 @@ fn c30_revocation_lets_nothing_more_out_while_messages_flow() {
             (codes, took.unwrap())
         });
         // The frame under way may be cut; none comes behind the cut.
+        let start = Instant::now();
         while victim.fill(1) {
             victim.take(1);
             got += 1;
+            assert!(start.elapsed() < 3 * WAIT, "it is still connected");
         }
         secondary.expect_end();
         sender.join().unwrap()
