@@ -111,7 +111,7 @@ fn c25_a_map_that_is_edited_during_logins_never_gives_a_mix() {
             .map(|thread| {
                 let (address, outcomes) = (&address, &outcomes);
                 scope.spawn(move || {
-                    for round in 0..logins / THREADS + 1 {
+                    for round in 0..=logins / THREADS {
                         let name = format!("v.c{thread}");
                         let (mut client, answer) = Raw::try_login(address, &name);
                         let outcome = match answer {
@@ -129,7 +129,9 @@ fn c25_a_map_that_is_edited_during_logins_never_gives_a_mix() {
                 })
             })
             .collect();
-        clients.into_iter().for_each(|client| client.join().unwrap());
+        for client in clients {
+            client.join().unwrap();
+        }
         drop(stop);
     });
     let outcomes = outcomes.into_inner().unwrap();
@@ -279,6 +281,19 @@ fn c44_whatever_happens_to_a_name_at_once_no_entry_is_lost() {
     done.store(true, Ordering::Relaxed);
 }
 
+/// One of four names, or a secondary of one.
+fn name_of(random: &mut Random) -> String {
+    let name = format!("v.n{}", random.below(4));
+    if random.below(3) == 0 { format!("{name}%%{}", random.below(2)) } else { name }
+}
+
+/// Says goodbye, or is simply gone.
+fn go(client: Raw, politely: bool) {
+    if politely {
+        client.leave();
+    }
+}
+
 /// Two threads that log in and leave, one that puts out, one that comes and goes in the process, one that lists, one
 /// that sends. Returns what they did.
 fn race(broker: &Broker, address: &Address, rounds: usize, seed: u64) -> [usize; 6] {
@@ -286,15 +301,11 @@ fn race(broker: &Broker, address: &Address, rounds: usize, seed: u64) -> [usize;
     let count = |which: usize| counts[which].fetch_add(1, Ordering::Relaxed);
     let running = AtomicBool::new(true);
     let start = Barrier::new(6);
-    let name_of = |random: &mut Random| {
-        let name = format!("v.n{}", random.below(4));
-        if random.below(3) == 0 { format!("{name}%%{}", random.below(2)) } else { name }
-    };
     thread::scope(|scope| {
         let stop = Stop(&running);
         let clients: Vec<_> = (0..2)
             .map(|thread| {
-                let (start, count, name_of, counts) = (&start, &count, &name_of, &counts);
+                let (start, count, counts) = (&start, &count, &counts);
                 scope.spawn(move || {
                     let mut random = Random(seed * 10 + thread + 1);
                     let mut held: Vec<Raw> = Vec::new();
@@ -313,7 +324,7 @@ fn race(broker: &Broker, address: &Address, rounds: usize, seed: u64) -> [usize;
                         }
                         while held.len() > random.below(5) {
                             let client = held.remove(random.below(held.len()));
-                            if random.below(2) == 0 { client.leave() } else { drop(client) }
+                            go(client, random.below(2) == 0);
                         }
                     }
                 })
@@ -379,7 +390,9 @@ fn race(broker: &Broker, address: &Address, rounds: usize, seed: u64) -> [usize;
                 assert_eq!(client.ask(publish(6, "a/c", "x")), 1);
             }
         });
-        clients.into_iter().for_each(|client| client.join().unwrap());
+        for client in clients {
+            client.join().unwrap();
+        }
         drop(stop);
         sender.join().unwrap();
     });

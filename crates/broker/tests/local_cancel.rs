@@ -357,7 +357,7 @@ fn c34_a_session_dropped_anywhere_leaves_nothing() {
                 [[&GREETING[..], &name_field(name)].concat(), others.collect::<Vec<_>>().concat()].concat()
             };
             let bytes: Vec<Vec<u8>> = clients.iter().map(|(_, name)| bytes(name)).collect();
-            let mut sent = vec![0; 3];
+            let mut sent = [0; 3];
             for _ in 0..turns {
                 for (index, (client, _)) in clients.iter_mut().enumerate() {
                     sent[index] += client.send_now(&bytes[index][sent[index]..]).unwrap_or_default();

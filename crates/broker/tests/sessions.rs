@@ -109,12 +109,12 @@ async fn c06_a_dripping_login_takes_no_longer() {
             sent += 1;
             sleep(pause).await;
         }
+        assert!(sent >= least && sent < long.len(), "{sent} bytes were dripped");
         // At the slowest drip the greeting is never whole.
         assert_eq!(client.rest().await, if sent < 3 { &[0xEB, 1, 0][..] } else { &[0xEB, 1, 0, 1] });
         // The end is noticed at the next drip.
         let elapsed = start.elapsed();
         assert!(elapsed >= T - PERIOD && elapsed <= T + PERIOD + pause, "{elapsed:?}");
-        assert!(sent >= least && sent < long.len(), "{sent} bytes were dripped");
         worst = worst.max(elapsed.saturating_sub(pause));
     }
     println!(
@@ -604,7 +604,7 @@ async fn c53_an_hour_that_passes_at_once_ends_nobody_who_lives() {
         clients.push(client);
     }
     // Two who are dead: one pings no more, one reads no more.
-    let mut silent = PipeClient::login(&broker, &listener(), "v.silent").await;
+    let silent = PipeClient::login(&broker, &listener(), "v.silent").await;
     silent.send(PING).await;
     let stalled = PipeClient::login_with(&broker, &listener(), "v.stalled", 100).await;
     assert_eq!(clients[0].ask(message(3, "v.stalled", [b'x'; 500])).await, 1);
@@ -632,7 +632,7 @@ async fn c53_an_hour_that_passes_at_once_ends_nobody_who_lives() {
     assert_eq!(late.take(2).await, [1, 1], "a login under way goes on");
     // The dead are found in the usual time.
     let start = Instant::now();
-    while broker.clients(|name| name == "v.silent" || name == "v.stalled").len() > 0 {
+    while !broker.clients(|name| name == "v.silent" || name == "v.stalled").is_empty() {
         for client in clients.iter().skip(1).step_by(3) {
             client.send(PING).await;
         }

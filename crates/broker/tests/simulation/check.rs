@@ -81,7 +81,7 @@ impl World {
         let session = &self.sessions[index];
         let position = session.operations.iter().skip(session.done).position(|sent| *sent == number);
         let position =
-            session.done + position.unwrap_or_else(|| panic!("{} was acknowledged out of turn", number));
+            session.done + position.unwrap_or_else(|| panic!("{number} was acknowledged out of turn"));
         for earlier in &session.operations[session.done..position] {
             assert!(!self.operations[*earlier].acked, "the acknowledgement of {earlier} is missing");
             self.operations[*earlier].processed = Some(last);
@@ -235,12 +235,12 @@ impl World {
                 Some(code) => code == 0x01,
                 None => session.rights.iter().any(|rights| rights.allows(set.what.wish())),
             };
-            let mut taken_back = self.mask_operations(session, off).any(|(later, other)| {
-                later > number
-                    && other == mask
-                    && self.operations[later].processed.is_some_and(|by| by < from)
+            let mut taken_back = self.mask_operations(session, off).filter(|(later, other)| {
+                *later > number
+                    && *other == mask
+                    && self.operations[*later].processed.is_some_and(|by| by < from)
             });
-            topic_matches(mask, topic) && granted && !taken_back && set.written.is_some_and(|at| at <= to)
+            granted && set.written.is_some_and(|at| at <= to) && taken_back.next().is_none()
         })
     }
 

@@ -43,16 +43,18 @@ fn kept_seeds() -> impl Iterator<Item = u64> {
 #[test]
 fn c51_whatever_happens_the_invariants_hold() {
     let start = Instant::now();
-    let seeds: Vec<u64> = match std::env::var("ELBUS_SEED") {
-        Ok(seed) => vec![seed.parse().expect("ELBUS_SEED is a number")],
-        Err(_) => {
-            let count = if std::env::var_os("ELBUS_LONG").is_some() { LONG_SEEDS } else { SEEDS };
-            kept_seeds().chain(0..count).collect()
-        }
+    let seeds: Vec<u64> = if let Ok(seed) = std::env::var("ELBUS_SEED") {
+        vec![seed.parse().expect("ELBUS_SEED is a number")]
+    } else {
+        let count = if std::env::var_os("ELBUS_LONG").is_some() { LONG_SEEDS } else { SEEDS };
+        kept_seeds().chain(0..count).collect()
     };
     let mut all = Figures::default();
-    for seed in &seeds {
+    for (done, seed) in seeds.iter().enumerate() {
         all.add(&run(*seed).1);
+        if (done + 1) % 10_000 == 0 {
+            println!("C51: {} seeds so far, {:.1} s", done + 1, start.elapsed().as_secs_f32());
+        }
     }
     println!(
         "C51: {} seeds in {:.1} s, {all}: all invariants held",

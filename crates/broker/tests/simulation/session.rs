@@ -84,6 +84,7 @@ pub(crate) enum Stage {
 }
 
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "what is known of it, each for itself")]
 pub(crate) struct Session {
     pub(crate) name: String,
     pub(crate) primary: String,

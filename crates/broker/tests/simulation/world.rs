@@ -589,7 +589,7 @@ impl World {
                     self.sessions[index].fence = Some(self.submit(index, what, true));
                 }
             }
-            self.go_on_until(|session| session.is_at_rest()).await;
+            self.go_on_until(Session::is_at_rest).await;
         }
         for session in self.sessions.iter_mut().filter(|session| session.client.is_some() && !session.left) {
             session.drained = session.fence.and_then(|fence| self.operations[fence].written);
@@ -604,7 +604,7 @@ impl World {
                 return;
             }
             self.write();
-            let pause = u64::from(self.step % 4 == 0);
+            let pause = u64::from(self.step.is_multiple_of(4));
             self.endanger(pause);
             if pause == 0 {
                 tokio::task::yield_now().await;
