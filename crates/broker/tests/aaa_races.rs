@@ -60,8 +60,9 @@ fn probes() -> Vec<u8> {
             let id = u32::try_from(index * 4).unwrap();
             [
                 publish(id, topic, "x"),
-                op(id + 1, SUBSCRIBE | ACKED, topic),
-                op(id + 2, EXCLUDE | ACKED, topic),
+                // In this order nothing that others publish comes in between.
+                op(id + 1, EXCLUDE | ACKED, topic),
+                op(id + 2, SUBSCRIBE | ACKED, topic),
                 op(id + 3, MESSAGE | ACKED, format!("{topic}\0x")),
             ]
             .concat()

@@ -21,7 +21,7 @@ use std::time::Instant;
 use world::{Figures, World};
 
 /// Seeds of a short run and of a long one.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 100;
 const LONG_SEEDS: u64 = 100_000;
 /// Steps of one seed.
 const STEPS: u64 = 150;
