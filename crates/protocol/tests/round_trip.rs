@@ -480,7 +480,7 @@ fn short_streams_may_be_cut_anywhere() {
 }
 
 #[test]
-fn announced_lengths_are_refused_or_waited_for_but_never_reserved() {
+fn c04_announced_lengths_are_refused_or_waited_for_but_never_reserved() {
     const MOST: u32 = 100_000;
     for length in [0, 1, MOST - 1, MOST, MOST + 1, 1 << 31, u32::MAX] {
         for flags in [0x01, 0x02, 0x52, 0x93, 0xC6] {
