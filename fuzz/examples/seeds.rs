@@ -2,7 +2,7 @@
 //! reference brokers hold, cut into the inputs of each target, and inputs written by hand. Files are named by what
 //! they are; what fuzzing has found stands beside them under the name of its hash and is left alone.
 
-use elbus_protocol::{Masks, OpBody, OpFrame, QoS};
+use elbus_protocol::{EventKind, Masks, OpBody, OpFrame, QoS, encode_event_head};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use std::path::Path;
 const VECTORS: &str = include_str!("../../crates/protocol/tests/wire-vectors.json");
 
 /// Of one input: the recorded ones with large payloads are left out.
-const MOST_BYTES: usize = 12 << 10;
+const MOST_BYTES: usize = 20 << 10;
 
 struct Corpus {
     known: BTreeSet<(&'static str, Vec<u8>)>,
@@ -139,7 +139,21 @@ fn frames(corpus: &mut Corpus) {
     ] {
         corpus.add("client_frames", title, wire);
     }
-    // Over the length at which a frame leaves the read buffer.
+    // Over the length at which a frame leaves the read buffer, with a small one behind it.
+    let payload = vec![b'x'; 16 << 10];
+    let mut wire = vec![3];
+    for payload in [&payload[..], b"small"] {
+        let body = OpBody::Message { target: "t", payload };
+        assert!(OpFrame { id: 1, qos: QoS::No, body }.encode(&mut wire, u32::MAX));
+    }
+    corpus.add("server_frames", "large-and-small", wire);
+    let mut wire = vec![3];
+    for payload in [&payload[..], b"small"] {
+        assert!(encode_event_head(&mut wire, EventKind::Publish, false, "s", Some("t"), payload.len()));
+        wire.extend_from_slice(payload);
+    }
+    corpus.add("client_frames", "large-and-small", wire);
+    // Several that are kept between reads.
     let payload = vec![b'x'; 4_000];
     let mut wire = vec![3];
     for _ in 0..2 {

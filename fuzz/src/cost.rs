@@ -23,7 +23,7 @@ thread_local! {
 }
 
 /// The system's allocator, with the bytes counted that this thread holds.
-pub struct Heap;
+struct Heap;
 
 #[global_allocator]
 static HEAP: Heap = Heap;
@@ -102,6 +102,13 @@ pub(crate) fn within<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     COST.set(Cost { time: before.time + own.time, peak: before.peak.max(own.peak) });
     assert!(own.peak <= bytes, "{} bytes of memory held, {bytes} are allowed", own.peak);
     result
+}
+
+/// Runs something and says how much memory it held at the most.
+pub(crate) fn peak_of<T>(work: impl FnOnce() -> T) -> (T, usize) {
+    COST.set(Cost::default());
+    let result = measured(work);
+    (result, COST.get().peak)
 }
 
 /// Runs one input and asserts that it does not hang.

@@ -14,9 +14,9 @@ mod server_frames;
 mod stream;
 mod topic;
 
-pub use cost::Heap;
+pub use msgpack_params::{Answer, client_list};
 
-/// A target: its name, its function, and the processor time that one input may take, in milliseconds.
+/// A target: its name and its function.
 pub struct Target {
     /// As in `targets/` and `corpus/`.
     pub name: &'static str,

@@ -3,7 +3,7 @@
 //!
 //! The first byte of the input chooses the method, all others are the params.
 
-use crate::cost::within;
+use crate::cost::{peak_of, within};
 use bytes::Bytes;
 use elbus_broker::{Broker, LocalClient};
 use elbus_protocol::RpcCode;
@@ -83,11 +83,31 @@ pub(crate) fn run(data: &[u8]) {
             let answer = within(MOST_BYTES, || bed.call("benchmark.test", params));
             assert_eq!(answer.as_deref(), Ok(params));
         }
-        _ => client_list(bed, params),
+        _ => check_list(bed, params),
     });
 }
 
-fn client_list(bed: &Bed, params: &[u8]) {
+/// What `client.list` came to.
+pub struct Answer {
+    /// How many clients it lists, or the code of the error.
+    pub code: Result<usize, i16>,
+    /// Most memory that was held beyond what there was before, in bytes.
+    pub peak: usize,
+}
+
+/// Calls `client.list` with these params.
+///
+/// # Panics
+/// If there is no answer, or one that cannot be read.
+pub fn client_list(params: &[u8]) -> Answer {
+    BED.with(|bed| {
+        let (answer, peak) = peak_of(|| bed.call("client.list", params));
+        let count = |answer: Bytes| rmp_serde::from_slice::<List>(&answer).expect("a list").clients.len();
+        Answer { code: answer.map(count).map_err(|error| error.code.0), peak }
+    })
+}
+
+fn check_list(bed: &Bed, params: &[u8]) {
     let answer = within(MOST_BYTES, || bed.call("client.list", params));
     let listed = match &answer {
         Ok(answer) => Some(rmp_serde::from_slice::<List>(answer).expect("a list")),

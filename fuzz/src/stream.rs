@@ -3,11 +3,17 @@
 use crate::cost::measured;
 use elbus_protocol::limits::{LARGE_FRAME_BYTES, LARGE_FRAME_FIRST_BYTES};
 use elbus_protocol::{DecodeError, Decoder, Header};
+use std::cell::RefCell;
 use std::fmt::Debug;
 
 /// Up to this length a stream is also read byte by byte: what was kept is copied in front of each read, so that
 /// costs its square.
 const SINGLE_BYTES: usize = 1_024;
+
+thread_local! {
+    /// As in the broker, the read buffer belongs to the thread. It holds any input of the corpus behind any tail.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; 64 << 10]);
+}
 
 /// What reading a stream came to.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,13 +44,28 @@ pub(crate) fn read<H: Header + Debug + PartialEq>(stream: &[u8], limit: u32, ste
 }
 
 fn feed<H: Header>(stream: &[u8], limit: u32, step: usize, measure: bool) -> Outcome<H> {
+    SCRATCH.with_borrow_mut(|scratch| {
+        let needed = step + LARGE_FRAME_BYTES;
+        if scratch.len() < needed {
+            scratch.resize(needed, 0);
+        }
+        feed_through(scratch, stream, limit, step, measure)
+    })
+}
+
+fn feed_through<H: Header>(
+    scratch: &mut [u8],
+    stream: &[u8],
+    limit: u32,
+    step: usize,
+    measure: bool,
+) -> Outcome<H> {
     let mut outcome = Outcome { frames: Vec::new(), error: None, unfinished: false };
     let mut decoder = Decoder::<H>::new(limit);
-    let mut scratch = vec![0; step + LARGE_FRAME_BYTES];
     let mut arrived = 0;
     for piece in stream.chunks(step) {
         arrived += piece.len();
-        let mut one = || take::<H>(&mut decoder, &mut scratch, piece, &mut outcome.frames);
+        let mut one = || take::<H>(&mut decoder, scratch, piece, &mut outcome.frames);
         let result = if measure { measured(one) } else { one() };
         if let Err(error) = result {
             outcome.error = Some(error);
