@@ -191,7 +191,9 @@ async function fuzz(name) {
   else failed += 1
   if (report.result === 'failed') {
     console.log(tail.split('\n').slice(-60).join('\n'))
-    console.log(`the input is under ${path.relative(root, artifacts)}, all output in ${path.relative(root, log)}`)
+    console.log(
+      `the input is under ${path.relative(root, artifacts)}, all output in ${path.relative(root, log)}`,
+    )
   }
   if (options.record) record(report)
 }
@@ -208,19 +210,31 @@ function record(report) {
 /** The corpus in a plain optimised build. */
 function replay(more = {}) {
   console.log('=== replaying the corpus without libFuzzer')
-  const args = ['test', '--release', '--locked', '--quiet', '--test', 'replay', '--', '--show-output']
+  const args = [
+    'test',
+    '--release',
+    '--locked',
+    '--quiet',
+    '--tests',
+    '--no-fail-fast',
+    '--',
+    '--show-output',
+  ]
   const { status, stdout, stderr } = spawnSync('cargo', args, {
     cwd: folder,
     encoding: 'utf8',
     maxBuffer: 1 << 28,
     env: { ...env, CARGO_TARGET_DIR: path.join(build, 'replay'), RUST_BACKTRACE: '0', ...more },
   })
-  const [, good = 0, bad = 0] = stdout.match(/^test result: .* (\d+) passed; (\d+) failed/m) ?? []
-  for (const line of stdout.split('\n')) if (line.startsWith('C31: ')) console.log(line)
+  for (const line of stdout.split('\n')) if (/^C\d\d: /.test(line)) console.log(line)
   if (status !== 0) console.log(stdout + stderr.split('\n').slice(-40).join('\n'))
-  passed += Number(good)
-  failed += Number(bad)
-  if (status !== 0 && Number(bad) === 0) failed += 1
+  let bad = 0
+  for (const result of stdout.matchAll(/^test result: .* (\d+) passed; (\d+) failed/gm)) {
+    passed += Number(result[1])
+    bad += Number(result[2])
+  }
+  // Whatever went wrong without a test that says so.
+  failed += status !== 0 && bad === 0 ? 1 : bad
 }
 
 requireTools()

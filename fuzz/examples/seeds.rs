@@ -227,7 +227,7 @@ fn rpc(corpus: &mut Corpus) {
     }
 }
 
-/// Lines whose first byte is the operation (`0` subscribe … `7` message) of one of three clients.
+/// Lines whose first byte is the operation (`0` subscribe … `7` message) of one of the clients, eight further each.
 fn topics(corpus: &mut Corpus) {
     let levels = |level: &str, count| vec![level; count].join("/");
     let lattice: Vec<_> = (0..16)
@@ -241,6 +241,25 @@ fn topics(corpus: &mut Corpus) {
         ("table", "0a/b\0a/+\0+\0a/#\0#\n4a/b\n4a\n4\n4a/\n4a//b\n1#\n4.broker/x\n4x/y".to_owned()),
         ("exclusion", "0#\n2a/#\n4a\n4a/b\n3a/#/zz\n4a/b".to_owned()),
         ("all-clients", "0t\n8t\n@t\n4t\n5t\n5t/\n6a.*\n6*\n6?\n7a\n7a%%0\n7a.b\n7nobody".to_owned()),
+        // More clients than a look-up remembers, with masks that share their beginnings, and some that leave them.
+        ("many-clients", {
+            let whose = ["0", "8", "@", "H", "P", "X", "`", "h", "p", "x"];
+            let masks = ["a/b", "a/+", "+/b", "+/+", "#"];
+            let each = whose
+                .iter()
+                .enumerate()
+                .map(|(at, whose)| format!("{whose}{}\0{}", masks[at % 5], masks[at / 2]));
+            let gone = whose.iter().step_by(3).map(|whose| {
+                let unsubscribe = char::from(whose.as_bytes()[0] + 1);
+                format!("{unsubscribe}{}", masks.join("\0"))
+            });
+            [
+                each.collect::<Vec<_>>().join("\n"),
+                gone.collect::<Vec<_>>().join("\n4a/b\n"),
+                "4a/b".to_owned(),
+            ]
+            .join("\n4a/b\n")
+        }),
         ("lattice", format!("0{}\n4a/a/a/a\n1{}\n4a/a/a/a", lattice.join("\0"), lattice.join("\0"))),
         ("depth", format!("0{}\n4{}\n0{}\n4{0}", levels("+", 128), levels("a", 128), levels("a", 129))),
         ("bytes", format!("0{}\n4{0}\n0{}", "x".repeat(3_900), "x".repeat(4_097))),

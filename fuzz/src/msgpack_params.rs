@@ -126,9 +126,10 @@ fn check_list(bed: &Bed, params: &[u8]) {
         None if params.is_empty() => Some(bed.names.clone()),
         // Something that this file does not read: the broker may take it or refuse it.
         None => return,
-        Some(None) => Some(bed.names.clone()),
-        Some(Some(filter)) if filter.len() > 256 => None,
-        Some(Some(filter)) => RegexBuilder::new(filter)
+        Some((_, false)) => None,
+        Some((None, true)) => Some(bed.names.clone()),
+        Some((Some(filter), true)) if filter.len() > 256 => None,
+        Some((Some(filter), true)) => RegexBuilder::new(filter)
             .size_limit(256 << 10)
             .build()
             .ok()
@@ -137,9 +138,9 @@ fn check_list(bed: &Bed, params: &[u8]) {
     assert_eq!(listed, expected);
 }
 
-/// Reads the one form that callers send, a map with one key: `None` if it is another, or has something behind it.
-#[expect(clippy::option_option, reason = "there is a filter, there is none, it is not to be read here")]
-fn plain_filter(params: &[u8]) -> Option<Option<&str>> {
+/// Reads the one form that callers send, a map with one key: the filter if there is one, and whether that is all.
+/// `None` if it is another form.
+fn plain_filter(params: &[u8]) -> Option<(Option<&str>, bool)> {
     let rest = match params {
         [0x81, rest @ ..] | [0xDE, 0, 1, rest @ ..] | [0xDF, 0, 0, 0, 1, rest @ ..] => rest,
         _ => return None,
@@ -148,11 +149,11 @@ fn plain_filter(params: &[u8]) -> Option<Option<&str>> {
     if key != "filter" {
         return None;
     }
-    if rest == [0xC0] {
-        return Some(None);
+    if let [0xC0, rest @ ..] = rest {
+        return Some((None, rest.is_empty()));
     }
     let (value, rest) = text(rest)?;
-    rest.is_empty().then_some(Some(value))
+    Some((Some(value), rest.is_empty()))
 }
 
 fn text(bytes: &[u8]) -> Option<(&str, &[u8])> {

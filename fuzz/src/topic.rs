@@ -18,8 +18,9 @@ use elbus_routing::{
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// The last one belongs to the first.
-const NAMES: [&str; 3] = ["a", "a.b", "a%%0"];
+/// More than the members that a look-up in the tree of masks remembers (8); the second belongs to the first.
+const NAMES: [&str; CLIENTS] = ["a", "a%%0", "a.b", "b", "c", "d", "e.f", "g", "h", "i"];
+const CLIENTS: usize = 10;
 /// Small, so that an input reaches it.
 const SUBSCRIPTIONS: usize = 20;
 const PAYLOAD: &[u8] = b"payload";
@@ -67,7 +68,7 @@ pub(crate) fn run(data: &[u8]) {
     assert!(router.clients().is_empty());
 }
 
-fn one(router: &Router, clients: &mut [Client; 3], who: usize, op: usize, key: &str) {
+fn one(router: &Router, clients: &mut [Client; CLIENTS], who: usize, op: usize, key: &str) {
     let who = who % NAMES.len();
     // What a NUL would end belongs to the masks only.
     let field = key.split('\0').next().unwrap_or_default();
@@ -107,12 +108,12 @@ fn one(router: &Router, clients: &mut [Client; 3], who: usize, op: usize, key: &
 /// What an operation should come to.
 struct Expected {
     result: Result<(), ErrorCode>,
-    receivers: [bool; 3],
+    receivers: [bool; CLIENTS],
 }
 
 /// Carries the operation out in the model.
-fn expect(clients: &mut [Client; 3], who: usize, body: &OpBody<'_>) -> Expected {
-    let nobody = [false; 3];
+fn expect(clients: &mut [Client; CLIENTS], who: usize, body: &OpBody<'_>) -> Expected {
+    let nobody = [false; CLIENTS];
     let refused = |code| Expected { result: Err(code), receivers: nobody };
     match *body {
         OpBody::Publish { topic, .. } | OpBody::PublishFor { topic, .. } => {
