@@ -135,7 +135,9 @@ fn check_list(bed: &Bed, params: &[u8]) {
             .ok()
             .map(|filter| bed.names.iter().filter(|name| filter.is_match(name)).cloned().collect()),
     };
-    assert_eq!(listed, expected);
+    // A filter has a bound of processor time, too, which this build may reach where another would not.
+    let late = answer.is_err_and(|error| error.data.starts_with(b"the filter takes more than"));
+    assert!(late || listed == expected, "{listed:?} instead of {expected:?}");
 }
 
 /// Reads the one form that callers send, a map with one key: the filter if there is one, and whether that is all.

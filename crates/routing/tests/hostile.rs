@@ -131,8 +131,8 @@ fn c10_names_with_many_dots_cost_alike() {
 /// A million masks in a thousand operations: each is answered once, and what is over the limit is not held.
 #[test]
 fn c12_a_thousand_operations_of_a_thousand_masks() {
-    let operations: usize = if is_long() { 1_000 } else { 200 };
     const EACH: usize = 1_000;
+    let operations: usize = if is_long() { 1_000 } else { 200 };
     let router = router();
     let most = RouteLimits::default().subscriptions;
     let mut peer = Peer::join(&router, "peer", Make::default());
@@ -162,13 +162,43 @@ fn c12_a_thousand_operations_of_a_thousand_masks() {
     );
 }
 
+/// Masks of as many levels as there may be. What one client makes the tables hold follows what it sent.
+#[cfg(target_os = "linux")]
+#[test]
+fn c12_deep_masks_take_memory_as_their_text_does() {
+    let resident = || {
+        let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+        pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4_096
+    };
+    // Other tests of this program share its memory, so the dose is far above what they take.
+    let count = if is_long() { 65_536 } else { 16_384 };
+    let router = router();
+    let mut peer = Peer::join(&router, "peer", Make::default());
+    let (mut sent, mut taken) = (0, 0);
+    let before = resident();
+    for first in (0..count).step_by(16_384) {
+        let masks: Vec<_> =
+            (first..first + 16_384).map(|n| format!("{n}{}", "/a".repeat(MASK_LEVELS - 1))).collect();
+        let masks = masks.join("\0");
+        sent += masks.len();
+        taken += usize::from(peer.ask(&router, subscribe(&masks)).is_ok());
+    }
+    let grown = resident().saturating_sub(before);
+    println!(
+        "C12: {count} masks of {MASK_LEVELS} levels, {sent} bytes, {taken} frames taken: memory +{} MiB",
+        grown >> 20
+    );
+    // As text, with as much again for what belongs to it; and what the other tests take.
+    assert!(grown < 2 * sent + count * 250 + (32 << 20), "{grown} bytes for {sent}");
+}
+
 /// A publication after each change, so that no remembered route helps: what it takes, and how many copies it makes.
 fn publish_anew(router: &Router, source: &mut Peer, readers: &[Peer], topic: &str) -> Duration {
-    let mut change = 0;
+    let other = Masks::new("other");
     let mut least = Duration::MAX;
     for _ in 0..5 {
-        change += 1;
-        assert_eq!(source.ask(router, subscribe(&format!("other/{change}"))), Ok(()));
+        assert_eq!(source.ask(router, OpBody::Unsubscribe(other)), Ok(()));
+        assert_eq!(source.ask(router, OpBody::Subscribe(other)), Ok(()));
         let start = Instant::now();
         assert_eq!(source.ask(router, publish(topic)), Ok(()));
         least = least.min(start.elapsed());
@@ -180,24 +210,85 @@ fn publish_anew(router: &Router, source: &mut Peer, readers: &[Peer], topic: &st
     least
 }
 
+/// Every mask of these levels that are each a name or a wildcard.
+fn lattice(levels: usize) -> Vec<String> {
+    let mask = |bits: usize| {
+        let level = |at: usize| if bits >> at & 1 == 0 { "a" } else { "+" };
+        (0..levels).map(level).collect::<Vec<_>>().join("/")
+    };
+    (0..1 << levels).map(mask).collect()
+}
+
+/// Several clients with the same masks share every place in the tables, so none of those is one client's own.
+#[test]
+fn c13_several_clients_hold_the_same_lattice() {
+    /// What one client may delay others.
+    const MOST: Duration = Duration::from_millis(20);
+    const LEVELS: usize = 16;
+    let masks = lattice(LEVELS).join("\0");
+    let topic = vec!["a"; LEVELS].join("/");
+    let router = router();
+    let mut source = Peer::join(&router, "source", Make::default());
+    let mut readers = Vec::new();
+    let counts: &[usize] = if is_long() { &[1, 2, 10] } else { &[1, 2] };
+    for count in counts {
+        while readers.len() < *count {
+            let mut reader = Peer::join(&router, &format!("r.{}", readers.len()), Make::default());
+            assert_eq!(reader.ask(&router, subscribe(&masks)), Ok(()));
+            readers.push(reader);
+        }
+        let time = publish_anew(&router, &mut source, &readers, &topic);
+        println!(
+            "C13: {count} clients with all of {{a,+}}^16 each: publish {time:?} after a change of the tables"
+        );
+        assert!(time < MOST * SLOWER, "{time:?}");
+    }
+}
+
+/// Masks that match a topic up to their last level and then do not: whoever holds them is never found, so that every
+/// way to the end has to be tried.
+#[test]
+fn c13_masks_that_nearly_match_cost_less_than_a_millisecond() {
+    const MOST: Duration = Duration::from_millis(1);
+    // The short form has a sixteenth of the masks one client may hold.
+    let levels = if is_long() { 16 } else { 12 };
+    let mut figures = Vec::new();
+    for deep in [0, MASK_LEVELS - 1 - 16] {
+        let end = "/a".repeat(deep);
+        let masks: Vec<_> = lattice(levels).iter().map(|mask| format!("{mask}{end}/z")).collect();
+        let topic = format!("{}{end}/y", vec!["a"; levels].join("/"));
+        let router = router();
+        let mut source = Peer::join(&router, "source", Make::default());
+        let mut reader = Peer::join(&router, "reader", Make::default());
+        // In frames of at most 16 MiB. Refusing what one client may not hold is an answer, too.
+        let results: Vec<_> =
+            masks.chunks(16_384).map(|masks| reader.ask(&router, subscribe(&masks.join("\0")))).collect();
+        let held = results.iter().all(Result::is_ok);
+        let time = publish_anew(&router, &mut source, &[], &topic);
+        assert_eq!(reader.take(), []);
+        figures.push((masks.len(), levels + deep + 1, held, time));
+    }
+    for (masks, levels, held, time) in &figures {
+        let held = if *held { "held" } else { "refused" };
+        println!(
+            "C13: {masks} masks of {levels} levels that nearly match, {held}: publish {time:?} after a change"
+        );
+    }
+    assert!(figures.iter().all(|(_, _, _, time)| *time < MOST * SLOWER), "{figures:?}");
+}
+
 /// As many masks as one client may hold, all of which match one topic.
 #[test]
 fn c13_wildcard_masks_cost_less_than_a_millisecond() {
     const MOST: Duration = Duration::from_millis(1);
     const LEVELS: usize = 16;
-    let lattice: Vec<_> = (0..1_usize << LEVELS)
-        .map(|bits| {
-            let levels = (0..LEVELS).map(|level| if bits >> level & 1 == 0 { "a" } else { "+" });
-            levels.collect::<Vec<_>>().join("/")
-        })
-        .collect();
     let ladder: Vec<_> = (1..=MASK_LEVELS)
         .flat_map(|levels| [vec!["+"; levels].join("/"), vec!["+"; levels - 1].join("/") + "/#"])
         .collect();
     let deep = vec!["#"; 50_000];
     let hashes: Vec<_> = (0..50_000).map(|n| format!("#/{n}")).collect();
     let cases = [
-        ("{a,+}^16", lattice, vec!["a"; LEVELS].join("/")),
+        ("{a,+}^16", lattice(LEVELS), vec!["a"; LEVELS].join("/")),
         ("+/+/… and +/#", ladder, vec!["a"; MASK_LEVELS].join("/")),
         (
             "10^5 × #",
