@@ -162,36 +162,6 @@ fn c12_a_thousand_operations_of_a_thousand_masks() {
     );
 }
 
-/// Masks of as many levels as there may be. What one client makes the tables hold follows what it sent.
-#[cfg(target_os = "linux")]
-#[test]
-fn c12_deep_masks_take_memory_as_their_text_does() {
-    let resident = || {
-        let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
-        pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4_096
-    };
-    // Other tests of this program share its memory, so the dose is far above what they take.
-    let count = if is_long() { 65_536 } else { 16_384 };
-    let router = router();
-    let mut peer = Peer::join(&router, "peer", Make::default());
-    let (mut sent, mut taken) = (0, 0);
-    let before = resident();
-    for first in (0..count).step_by(16_384) {
-        let masks: Vec<_> =
-            (first..first + 16_384).map(|n| format!("{n}{}", "/a".repeat(MASK_LEVELS - 1))).collect();
-        let masks = masks.join("\0");
-        sent += masks.len();
-        taken += usize::from(peer.ask(&router, subscribe(&masks)).is_ok());
-    }
-    let grown = resident().saturating_sub(before);
-    println!(
-        "C12: {count} masks of {MASK_LEVELS} levels, {sent} bytes, {taken} frames taken: memory +{} MiB",
-        grown >> 20
-    );
-    // As text, with as much again for what belongs to it; and what the other tests take.
-    assert!(grown < 2 * sent + count * 250 + (32 << 20), "{grown} bytes for {sent}");
-}
-
 /// A publication after each change, so that no remembered route helps: what it takes, and how many copies it makes.
 fn publish_anew(router: &Router, source: &mut Peer, readers: &[Peer], topic: &str) -> Duration {
     let other = Masks::new("other");

@@ -1,0 +1,46 @@
+//! What one client makes the tables hold (C12). A program of its own, because memory is measured of the whole process.
+#![cfg(all(test, target_os = "linux"))]
+
+mod support;
+
+use elbus_protocol::limits::MASK_LEVELS;
+use elbus_protocol::{Masks, OpBody};
+use std::{env, fs};
+use support::{Make, Peer, router};
+
+/// What does not belong to the masks: buffers of the test, and steps in which tables grow.
+const SLACK: usize = 8 << 20;
+/// Of one mask, beside its text.
+const PER_MASK: usize = 250;
+
+/// Bytes of memory this process has resident.
+fn resident() -> usize {
+    let pages = fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4_096
+}
+
+/// Masks of as many levels as there may be: what is held follows what was sent, or is refused.
+#[test]
+fn c12_deep_masks_take_memory_as_their_text_does() {
+    const EACH: usize = 8_192;
+    let count = if env::var_os("ELBUS_LONG").is_some() { 65_536 } else { EACH };
+    let router = router();
+    let mut peer = Peer::join(&router, "peer", Make::default());
+    let (mut sent, mut taken) = (0, 0);
+    let before = resident();
+    for first in (0..count).step_by(EACH) {
+        let masks: Vec<_> =
+            (first..first + EACH).map(|n| format!("{n}{}", "/a".repeat(MASK_LEVELS - 1))).collect();
+        let masks = masks.join("\0");
+        sent += masks.len();
+        taken += usize::from(peer.ask(&router, OpBody::Subscribe(Masks::new(&masks))).is_ok());
+    }
+    let grown = resident().saturating_sub(before);
+    println!(
+        "C12: {count} masks of {MASK_LEVELS} levels, {sent} bytes, {taken} of {} operations taken: memory +{:.1} MiB",
+        count / EACH,
+        grown as f64 / f64::from(1 << 20)
+    );
+    assert!(sent > count * 2 * MASK_LEVELS - count);
+    assert!(grown < 2 * sent + PER_MASK * count + SLACK, "{grown} bytes for {sent}");
+}
