@@ -100,6 +100,9 @@ fn c10_names_with_many_dots_cost_alike() {
         let any = vec!["?"; dots + 1].join(".");
         let registered = (dots < NAME_PARTS).then(|| Peer::join(&router, &name, Make::default()));
         let time = least(20, || {
+            // A change of the tables, so that no remembered route helps.
+            assert_eq!(source.ask(&router, OpBody::Unsubscribe(Masks::new("other"))), Ok(()));
+            assert_eq!(source.ask(&router, subscribe("other")), Ok(()));
             let target = OpBody::Message { target: &name, payload: b"" };
             let expected = if registered.is_some() { Ok(()) } else { Err(ErrorCode::NotRegistered) };
             assert_eq!(source.ask(&router, target), expected);
@@ -107,7 +110,7 @@ fn c10_names_with_many_dots_cost_alike() {
                 assert_eq!(source.ask(&router, OpBody::Broadcast { mask, payload: b"" }), Ok(()));
             }
         });
-        assert!(time < MOST * SLOWER, "{dots} dots took {time:?}");
+        assert!(time < MOST, "{dots} dots took {time:?}");
         slowest = slowest.max((time, dots));
         if let Some(registered) = registered {
             assert_eq!(registered.take().len(), 20 * 4);
@@ -117,7 +120,7 @@ fn c10_names_with_many_dots_cost_alike() {
                 assert!(router.forget(&registered.entry));
                 assert!(router.register(&registered.entry, false).is_ok());
             });
-            assert!(time < MOST * SLOWER, "{dots} dots: {time:?} to register");
+            assert!(time < MOST, "{dots} dots: {time:?} to register");
             slowest = slowest.max((time, dots));
             assert!(router.unregister(&registered.entry).is_some());
         }
