@@ -198,12 +198,17 @@ async function fuzz(name) {
   if (options.record) record(report)
 }
 
-function record(report) {
+/** What is tried: the state when the targets are built, whatever is committed while they run. */
+function state() {
   const commit = answer('git', 'rev-parse', 'HEAD') ?? 'unknown'
-  // Its own log is no change of what was tried.
+  // Its own log is no change.
   const changes = answer('git', 'status', '--porcelain', '--', '.', ':!fuzz/runs.jsonl')
+  return { commit, clean: changes === '' }
+}
+
+function record(report) {
   const machine = `${availableParallelism()} cores, ${process.platform} ${arch()}, ${answer('rustc', '--version')}`
-  const line = { commit, clean: changes === '', ...report, machine }
+  const line = { ...tried, ...report, machine }
   appendFileSync(path.join(folder, 'runs.jsonl'), `${JSON.stringify(line)}\n`)
 }
 
@@ -238,6 +243,7 @@ function replay(more = {}) {
 }
 
 requireTools()
+const tried = state()
 mkdirSync(cache, { recursive: true })
 const reason = options.replay ? undefined : whyNot()
 if (reason !== undefined) {

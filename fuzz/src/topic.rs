@@ -22,7 +22,11 @@ use std::sync::Arc;
 const NAMES: [&str; CLIENTS] = ["a", "a%%0", "a.b", "b", "c", "d", "e.f", "g", "h", "i"];
 const CLIENTS: usize = 10;
 /// Small, so that an input reaches it.
-const SUBSCRIPTIONS: usize = 20;
+const FEW: usize = 20;
+/// What the masks of a client may take with so few, in bytes, and what a level takes at the most beside its text.
+/// Inputs that could take more get the default limits, which none of them reaches.
+const FEW_BYTES: usize = 20 << 10;
+const LEVEL_BYTES: usize = 300;
 const PAYLOAD: &[u8] = b"payload";
 const ID: u32 = 7;
 
@@ -43,7 +47,13 @@ struct Client {
 
 pub(crate) fn run(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
-    let router = Router::new(RouteLimits { subscriptions: SUBSCRIPTIONS });
+    let levels = text.split(['/', '\0', '\n']).count();
+    let limits = if levels * LEVEL_BYTES + text.len() < FEW_BYTES {
+        RouteLimits { subscriptions: FEW }
+    } else {
+        RouteLimits::default()
+    };
+    let router = Router::new(limits);
     let budget = Arc::new(Budget::new(usize::MAX));
     let mut clients = NAMES.map(|name| {
         let outbox = Outbox::new(QueueLimits::default(), Arc::clone(&budget), b"", Box::new(Nobody));
@@ -57,7 +67,7 @@ pub(crate) fn run(data: &[u8]) {
     for line in text.split('\n').filter(|line| !line.is_empty()) {
         let first = line.chars().next().unwrap_or_default();
         let (choice, key) = (u32::from(first) as usize, &line[first.len_utf8()..]);
-        one(&router, &mut clients, choice >> 3, choice & 7, key);
+        one(&router, &mut clients, limits.subscriptions, (choice >> 3, choice & 7), key);
     }
     for client in &clients {
         measured(|| {
@@ -68,7 +78,7 @@ pub(crate) fn run(data: &[u8]) {
     assert!(router.clients().is_empty());
 }
 
-fn one(router: &Router, clients: &mut [Client; CLIENTS], who: usize, op: usize, key: &str) {
+fn one(router: &Router, clients: &mut [Client; CLIENTS], limit: usize, (who, op): (usize, usize), key: &str) {
     let who = who % NAMES.len();
     // What a NUL would end belongs to the masks only.
     let field = key.split('\0').next().unwrap_or_default();
@@ -83,7 +93,7 @@ fn one(router: &Router, clients: &mut [Client; CLIENTS], who: usize, op: usize, 
         6 => OpBody::Broadcast { mask: field, payload },
         _ => OpBody::Message { target: field, payload },
     };
-    let expected = expect(clients, who, &body);
+    let expected = expect(clients, limit, who, &body);
     let sender = &mut clients[who].sender;
     measured(|| {
         let frame = OpFrame { id: ID, qos: QoS::Processed, body };
@@ -112,7 +122,7 @@ struct Expected {
 }
 
 /// Carries the operation out in the model.
-fn expect(clients: &mut [Client; CLIENTS], who: usize, body: &OpBody<'_>) -> Expected {
+fn expect(clients: &mut [Client; CLIENTS], limit: usize, who: usize, body: &OpBody<'_>) -> Expected {
     let nobody = [false; CLIENTS];
     let refused = |code| Expected { result: Err(code), receivers: nobody };
     match *body {
@@ -147,7 +157,7 @@ fn expect(clients: &mut [Client; CLIENTS], who: usize, body: &OpBody<'_>) -> Exp
         | OpBody::Unsubscribe(masks)
         | OpBody::Exclude(masks)
         | OpBody::Unexclude(masks) => {
-            Expected { result: change(&mut clients[who], body, masks), receivers: nobody }
+            Expected { result: change(&mut clients[who], limit, body, masks), receivers: nobody }
         }
         _ => refused(ErrorCode::Data),
     }
@@ -157,8 +167,8 @@ fn fits(text: &str, separator: char) -> bool {
     text.len() <= MASK_BYTES && text.split(separator).count() <= MASK_LEVELS
 }
 
-fn change(client: &mut Client, body: &OpBody<'_>, masks: Masks<'_>) -> Result<(), ErrorCode> {
-    if masks.iter().count() > SUBSCRIPTIONS {
+fn change(client: &mut Client, limit: usize, body: &OpBody<'_>, masks: Masks<'_>) -> Result<(), ErrorCode> {
+    if masks.iter().count() > limit {
         return Err(ErrorCode::Data);
     }
     let mut result = Ok(());
@@ -177,7 +187,7 @@ fn change(client: &mut Client, body: &OpBody<'_>, masks: Masks<'_>) -> Result<()
         };
         if matches!(body, OpBody::Unsubscribe(_) | OpBody::Unexclude(_)) {
             set.remove(&mask);
-        } else if held > SUBSCRIPTIONS && !set.contains(&mask) {
+        } else if held > limit && !set.contains(&mask) {
             // The one to the broker's warnings is not counted.
             return Err(ErrorCode::Data);
         } else {

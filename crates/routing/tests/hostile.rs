@@ -15,6 +15,9 @@ use support::{Make, Peer, Received, router};
 /// here is there to tell linear from exponential.
 const SLOWER: u32 = if cfg!(debug_assertions) { 30 } else { 1 };
 
+/// What a look-up may take whatever masks there are, a quarter of what anybody may be delayed.
+const MOST_LOOK_UP: Duration = Duration::from_millis(5);
+
 fn is_long() -> bool {
     env::var_os("ELBUS_LONG").is_some()
 }
@@ -165,22 +168,40 @@ fn c12_a_thousand_operations_of_a_thousand_masks() {
     );
 }
 
-/// A publication after each change, so that no remembered route helps: what it takes, and how many copies it makes.
-fn publish_anew(router: &Router, source: &mut Peer, readers: &[Peer], topic: &str) -> Duration {
+/// A publication after each change, so that no remembered route helps: what it takes, and whether it was carried out.
+/// Either everybody gets one copy, or it is refused as a whole because its look-up would take too long.
+fn publish_anew(router: &Router, source: &mut Peer, readers: &[Peer], topic: &str) -> (Duration, bool) {
     let other = Masks::new("other");
     let mut least = Duration::MAX;
+    let mut verdicts = Vec::new();
     for _ in 0..5 {
         assert_eq!(source.ask(router, OpBody::Unsubscribe(other)), Ok(()));
         assert_eq!(source.ask(router, OpBody::Subscribe(other)), Ok(()));
         let start = Instant::now();
-        assert_eq!(source.ask(router, publish(topic)), Ok(()));
+        let result = source.ask(router, publish(topic));
         least = least.min(start.elapsed());
+        assert!(matches!(result, Ok(()) | Err(ErrorCode::Data)), "{result:?}");
+        verdicts.push(result.is_ok());
         for reader in readers {
             let received = reader.take();
-            assert!(matches!(&received[..], [Received::Frame { .. }]), "one copy: {}", received.len());
+            assert_eq!(received.len(), usize::from(result.is_ok()), "one copy, or none");
+            assert!(received.iter().all(|received| matches!(received, Received::Frame { .. })));
         }
     }
-    least
+    verdicts.dedup();
+    assert_eq!(verdicts.len(), 1, "the same each time");
+    (least, verdicts[0])
+}
+
+/// Subscribes to these masks, or to as many of them as one client may hold; true if to all.
+fn take_what_is_allowed(router: &Router, reader: &mut Peer, masks: &str) -> bool {
+    let result = reader.ask(router, subscribe(masks));
+    assert!(matches!(result, Ok(()) | Err(ErrorCode::Data)), "{result:?}");
+    result.is_ok()
+}
+
+fn outcome(carried_out: bool) -> &'static str {
+    if carried_out { "carried out" } else { "refused" }
 }
 
 /// Every mask of these levels that are each a name or a wildcard.
@@ -195,8 +216,6 @@ fn lattice(levels: usize) -> Vec<String> {
 /// Several clients with the same masks share every place in the tables, so none of those is one client's own.
 #[test]
 fn c13_several_clients_hold_the_same_lattice() {
-    /// What one client may delay others.
-    const MOST: Duration = Duration::from_millis(20);
     const LEVELS: usize = 16;
     let masks = lattice(LEVELS).join("\0");
     let topic = vec!["a"; LEVELS].join("/");
@@ -207,22 +226,22 @@ fn c13_several_clients_hold_the_same_lattice() {
     for count in counts {
         while readers.len() < *count {
             let mut reader = Peer::join(&router, &format!("r.{}", readers.len()), Make::default());
-            assert_eq!(reader.ask(&router, subscribe(&masks)), Ok(()));
+            take_what_is_allowed(&router, &mut reader, &masks);
             readers.push(reader);
         }
-        let time = publish_anew(&router, &mut source, &readers, &topic);
+        let (time, done) = publish_anew(&router, &mut source, &readers, &topic);
+        let done = outcome(done);
         println!(
-            "C13: {count} clients with all of {{a,+}}^16 each: publish {time:?} after a change of the tables"
+            "C13: {count} clients that ask for {{a,+}}^16 each: publish {time:?} after a change, {done}"
         );
-        assert!(time < MOST * SLOWER, "{time:?}");
+        assert!(time < MOST_LOOK_UP * SLOWER, "{time:?}");
     }
 }
 
 /// Masks that match a topic up to their last level and then do not: whoever holds them is never found, so that every
 /// way to the end has to be tried.
 #[test]
-fn c13_masks_that_nearly_match_cost_less_than_a_millisecond() {
-    const MOST: Duration = Duration::from_millis(1);
+fn c13_masks_that_nearly_match_hold_nobody_up() {
     // The short form has a sixteenth of the masks one client may hold.
     let levels = if is_long() { 16 } else { 12 };
     let mut figures = Vec::new();
@@ -233,21 +252,21 @@ fn c13_masks_that_nearly_match_cost_less_than_a_millisecond() {
         let router = router();
         let mut source = Peer::join(&router, "source", Make::default());
         let mut reader = Peer::join(&router, "reader", Make::default());
-        // In frames of at most 16 MiB. Refusing what one client may not hold is an answer, too.
-        let results: Vec<_> =
-            masks.chunks(16_384).map(|masks| reader.ask(&router, subscribe(&masks.join("\0")))).collect();
-        let held = results.iter().all(Result::is_ok);
-        let time = publish_anew(&router, &mut source, &[], &topic);
+        // In frames of at most 16 MiB. To refuse what one client may not hold is an answer, too.
+        let results: Vec<_> = masks
+            .chunks(16_384)
+            .map(|masks| take_what_is_allowed(&router, &mut reader, &masks.join("\0")))
+            .collect();
+        let held = results.iter().all(|all| *all);
+        let (time, done) = publish_anew(&router, &mut source, &[], &topic);
         assert_eq!(reader.take(), []);
-        figures.push((masks.len(), levels + deep + 1, held, time));
+        figures.push((masks.len(), levels + deep + 1, held, time, outcome(done)));
     }
-    for (masks, levels, held, time) in &figures {
-        let held = if *held { "held" } else { "refused" };
-        println!(
-            "C13: {masks} masks of {levels} levels that nearly match, {held}: publish {time:?} after a change"
-        );
+    for (masks, levels, held, time, done) in &figures {
+        let held = if *held { "all held" } else { "not all held" };
+        println!("C13: {masks} masks of {levels} levels that nearly match, {held}: publish {time:?}, {done}");
     }
-    assert!(figures.iter().all(|(_, _, _, time)| *time < MOST * SLOWER), "{figures:?}");
+    assert!(figures.iter().all(|(_, _, _, time, _)| *time < MOST_LOOK_UP * SLOWER), "{figures:?}");
 }
 
 /// As many masks as one client may hold, all of which match one topic.
@@ -275,9 +294,10 @@ fn c13_wildcard_masks_cost_less_than_a_millisecond() {
         let mut source = Peer::join(&router, "source", Make::default());
         let mut reader = Peer::join(&router, "reader", Make::default());
         for masks in masks.chunks(50_000) {
-            assert_eq!(reader.ask(&router, subscribe(&masks.join("\0"))), Ok(()));
+            take_what_is_allowed(&router, &mut reader, &masks.join("\0"));
         }
-        let anew = publish_anew(&router, &mut source, std::slice::from_ref(&reader), &topic);
+        let (anew, done) = publish_anew(&router, &mut source, std::slice::from_ref(&reader), &topic);
+        assert!(done, "{title}");
         let again = least(5, || assert_eq!(source.ask(&router, publish(&topic)), Ok(())));
         figures.push((title, masks.len(), anew, again));
     }
@@ -300,7 +320,7 @@ fn c13_everybody_wants_everything() {
     for reader in &mut readers {
         reader.subscribe(&router, &["#", "+/#", "a/#", "a/+"]);
     }
-    let time = publish_anew(&router, &mut source, &readers, "a/b");
-    assert!(time < Duration::from_millis(1) * SLOWER, "{time:?}");
+    let (time, done) = publish_anew(&router, &mut source, &readers, "a/b");
+    assert!(done && time < Duration::from_millis(1) * SLOWER, "{time:?}");
     println!("C13: {CLIENTS} clients with four masks that match: publish with a copy each {time:?}");
 }
