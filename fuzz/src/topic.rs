@@ -203,7 +203,7 @@ fn take(entry: &ClientEntry) -> Vec<(Option<EventKind>, Option<AckFrame>)> {
     let mut next = entry.outbox().take();
     while let Some(batch) = next {
         let (frames, length) = (batch.frames, batch.length);
-        let wire = batch.into_bytes();
+        let wire: Vec<u8> = batch.pieces().flatten().copied().collect();
         let mut rest = &wire[..];
         let decoder = Decoder::<EventHeader>::new(u32::MAX);
         while let Some((header, body)) = decoder.next_frame(&mut rest).expect("frames of the broker") {
