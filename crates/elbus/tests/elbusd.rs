@@ -1,5 +1,5 @@
-//! The stand-alone server from outside: command line, sockets, signals. Without the feature `rpc` too, where there
-//! is no `.broker`: `cargo test -p elbus --features server --test elbusd`.
+//! The stand-alone server from outside: the command line and what its options do; its life is in `lifecycle/`.
+//! Without the feature `rpc` too, where there is no `.broker`: `cargo test -p elbus --features server --test elbusd`.
 #![cfg(test)]
 #![cfg(feature = "server")]
 
@@ -7,14 +7,12 @@ mod support;
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+use support::Server;
 use support::raw::{Event, MESSAGE, PING, Raw};
-use support::{Process, Server};
 
 const ELBUSD: &str = env!("CARGO_BIN_EXE_elbusd");
 
@@ -110,86 +108,10 @@ fn a_wrong_command_line_is_one_line() {
 }
 
 #[test]
-fn an_address_that_cannot_be_bound_is_one_line_and_left_alone() {
-    let folder = Folder::new();
-
-    let live = folder.path("live.sock");
-    let _listener = UnixListener::bind(&live).unwrap();
-    refused(&["-B", text(&live)], &[text(&live), "in use"]);
-    assert!(live.exists());
-
-    let file = folder.path("file");
-    fs::write(&file, "mine").unwrap();
-    refused(&["-B", text(&file)], &[text(&file), "not a socket"]);
-    assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
-
-    let link = folder.path("link.sock");
-    symlink(folder.path("nowhere"), &link).unwrap();
-    refused(&["-B", text(&link)], &[text(&link), "symbolic link"]);
-
-    let nowhere = folder.path("no/such/folder/bus.sock");
-    refused(&["-B", text(&nowhere)], &[text(&nowhere)]);
-
-    let long = folder.path(&"x".repeat(200));
-    refused(&["-B", text(&long)], &["107"]);
-
+fn a_tcp_address_in_use_is_one_line() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = port.local_addr().unwrap().to_string();
     refused(&["-B", &address], &[&address, "in use"]);
-}
-
-#[test]
-fn a_stale_socket_is_replaced() {
-    let server = {
-        let mut server = Server::start(&[]);
-        server.process().signal("KILL");
-        let (status, _) = server.process().wait();
-        assert_eq!(status.code(), None);
-        server
-    };
-    assert!(server.socket().exists());
-    let mut second = Process::spawn(Command::new(ELBUSD).arg("-B").arg(server.socket()));
-    second.expect(&["listening on"]);
-    Raw::client(&server.socket(), "one");
-}
-
-/// What was acknowledged before a stop signal reaches a client that reads only afterwards.
-fn drains(signal: &str) {
-    const COUNT: u32 = 400;
-    let mut server = Server::start(&[]);
-    let socket = server.socket();
-    let mut receiver = Raw::client(&socket, "receiver");
-    let mut sender = Raw::client(&socket, "sender");
-    // More than a socket's buffers hold, so that most of it waits in the broker.
-    let padding = vec![b'x'; 4_000];
-    for number in 0..COUNT {
-        let payload = [&number.to_le_bytes()[..], &padding].concat();
-        assert_eq!(sender.ask(MESSAGE, "receiver", &payload), DONE, "message {number}");
-    }
-    server.process().signal(signal);
-    server.process().expect(&[&format!("SIG{signal}: closing")]);
-    let mut numbers = Vec::new();
-    while let Some(Event { kind, body }) = receiver.event() {
-        if kind == 0x12 {
-            let payload = body.strip_prefix(b"sender\0").unwrap();
-            assert_eq!(payload.len(), 4 + padding.len());
-            numbers.push(u32::from_le_bytes(payload[..4].try_into().unwrap()));
-        }
-    }
-    assert_eq!(numbers, (0..COUNT).collect::<Vec<_>>());
-    let (status, output) = server.process().wait();
-    assert!(status.success(), "{status}\n{output}");
-    assert!(!socket.exists(), "the socket file is left");
-}
-
-#[test]
-fn sigterm_drains_and_removes_the_socket() {
-    drains("TERM");
-}
-
-#[test]
-fn sigint_drains_and_removes_the_socket() {
-    drains("INT");
 }
 
 /// The port of the TCP address a server says it listens on.
@@ -275,15 +197,6 @@ fn a_name_is_taken_over_only_if_asked_for() {
     let mut second = Raw::client(&server.socket(), "name");
     assert_eq!(first.event(), None);
     assert_eq!(second.ask(MESSAGE, "name", "self"), DONE);
-}
-
-#[test]
-fn the_mode_of_the_socket_is_exact() {
-    for (options, mode) in [(&[][..], 0o600), (&["--mode", "660"], 0o660), (&["--mode", "777"], 0o777)] {
-        let server = Server::start(options);
-        let found = fs::metadata(server.socket()).unwrap().permissions().mode() & 0o777;
-        assert_eq!(found, mode, "{options:?}");
-    }
 }
 
 #[test]
