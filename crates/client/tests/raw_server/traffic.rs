@@ -6,6 +6,7 @@ use elbus_client::Options;
 use elbus_protocol::{AckFrame, ErrorCode, EventKind, OpBody, PING, QoS, RpcFrame, encode_ack};
 use elbus_rpc::{CallError, Handlers, Request, RpcError, SubmitError};
 use std::future::IntoFuture;
+use std::time::Duration;
 
 #[tokio::test]
 async fn operations_are_encoded_as_the_protocol_says() {
@@ -132,6 +133,51 @@ async fn calls_go_out_and_come_in() {
     let ack = AckFrame { id: request.header.id, result: Err(ErrorCode::NotRegistered) };
     session.send(&encode_ack(ack)).await;
     assert_eq!(refused.await.unwrap(), Err(CallError::Refused(ErrorCode::NotRegistered)));
+}
+
+#[tokio::test]
+async fn c29_replies_of_others_and_late_ones_come_to_nothing() {
+    const IDS: u32 = 1 << 16;
+    let server = Server::bind();
+    let (client, mut session) = server.client(Options::new("a")).await;
+    let call = tokio::spawn(client.call("b", "m", "p").into_future());
+    let request = session.receive().await.unwrap();
+    session.acknowledge(request.header.id).await;
+    let mut sent = 0;
+    for id in 0..IDS {
+        let forged = RpcFrame::Reply { id, result: b"forged" }.encode();
+        let liar = ["evil", "b.x", "c%%b"][id as usize % 3];
+        session.send(&event(EventKind::Message, liar, None, &forged)).await;
+        sent += 1;
+    }
+    // From a secondary of the one who was called, as a pool of connections answers.
+    let reply = RpcFrame::Reply { id: 1, result: b"true" }.encode();
+    session.send(&event(EventKind::Message, "b%%3", None, &reply)).await;
+    assert_eq!(call.await.unwrap().unwrap(), "true");
+    let dropped = client.dropped();
+    assert_eq!((dropped.forged, dropped.late), (1, sent - 1));
+
+    let timeout = Duration::from_millis(20);
+    let call = tokio::spawn(client.call("b", "m", "p").timeout(timeout).into_future());
+    let request = session.receive().await.unwrap();
+    session.acknowledge(request.header.id).await;
+    assert_eq!(call.await.unwrap(), Err(CallError::Timeout(timeout)));
+    let late = RpcFrame::Reply { id: 2, result: b"late" }.encode();
+    session.send(&event(EventKind::Message, "b", None, &late)).await;
+    // The next call is not answered by what came too late for the one before.
+    let call = tokio::spawn(client.call("b", "m", "p").into_future());
+    loop {
+        let request = session.receive().await.unwrap();
+        if request.body.starts_with(b"b\0\x01\x03") {
+            session.acknowledge(request.header.id).await;
+            break;
+        }
+    }
+    let reply = RpcFrame::Reply { id: 3, result: b"third" }.encode();
+    session.send(&event(EventKind::Message, "b", None, &reply)).await;
+    assert_eq!(call.await.unwrap().unwrap(), "third");
+    assert_eq!(client.dropped().late, sent);
+    println!("C29: {sent} forged replies over a socket and 1 late one: ignored and counted");
 }
 
 #[tokio::test]

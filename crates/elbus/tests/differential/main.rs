@@ -23,7 +23,7 @@ use step::Profile;
 use support::Process;
 
 /// Sessions in a short and in a long run.
-const SHORT: u64 = 300;
+const SHORT: u64 = 150;
 const LONG: u64 = 10_000;
 
 /// A folder for sockets, removed when dropped.

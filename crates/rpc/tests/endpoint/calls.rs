@@ -102,7 +102,7 @@ async fn an_acknowledgement_that_never_comes_does_not_hold_up_the_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn forged_and_late_replies_are_counted_and_change_nothing() {
+async fn c29_forged_and_late_replies_are_counted_and_change_nothing() {
     let hub = Hub::new();
     hub.raw("b");
     let a = hub.client("a");
@@ -122,6 +122,56 @@ async fn forged_and_late_replies_are_counted_and_change_nothing() {
     let dropped = a.dropped();
     assert_eq!((dropped.forged, dropped.late, dropped.malformed), (2, 3, 1));
     assert_eq!(a.link().held(), (0, 0));
+}
+
+/// The ids of calls are easily guessed, so somebody tries all: in vain, whatever they call themselves.
+#[tokio::test(start_paused = true)]
+async fn c29_a_third_party_answers_every_id() {
+    const IDS: u32 = 1 << 16;
+    let hub = Hub::new();
+    hub.raw("b");
+    let a = hub.client("a");
+    let calls: Vec<_> = (0..100).map(|_| tokio::spawn(a.call("b", "m", "p").into_future())).collect();
+    let mut requests = 0;
+    while requests < calls.len() {
+        tokio::task::yield_now().await;
+        requests += hub.taken("b").len();
+    }
+    let liars = ["evil", "b.", "B", "b%", "evil%%b", "bb", "a"];
+    let mut sent = 0_u64;
+    for id in 0..IDS {
+        let liar = liars[id as usize % liars.len()];
+        let frame = match id % 2 {
+            0 => RpcFrame::Reply { id, result: b"forged" },
+            _ => RpcFrame::Error { id, code: RpcCode::INTERNAL, data: b"forged" },
+        };
+        hub.inject_rpc(liar, "a", frame);
+        sent += 1;
+    }
+    assert_eq!(sent, u64::from(IDS));
+    let dropped = a.dropped();
+    assert_eq!(
+        (dropped.forged, dropped.late),
+        (100, sent - 100),
+        "those that wait, and those nobody waits for"
+    );
+    for id in 1..=100 {
+        hub.inject_rpc("b", "a", RpcFrame::Reply { id, result: b"true" });
+    }
+    for call in calls {
+        assert_eq!(call.await.unwrap().unwrap(), "true");
+    }
+
+    // Too late, by the one who was called.
+    let timeout = Duration::from_millis(20);
+    assert_eq!(a.call("b", "m", []).timeout(timeout).await, Err(CallError::Timeout(timeout)));
+    let late = a.dropped().late;
+    hub.inject_rpc("b", "a", RpcFrame::Reply { id: 101, result: b"late" });
+    assert_eq!(a.dropped().late, late + 1);
+    assert_eq!((a.link().held(), a.is_open()), ((0, 0), true));
+    println!(
+        "C29: {sent} forged replies and 1 late one: 100 of 100 calls answered by whom they were made to, all counted"
+    );
 }
 
 #[tokio::test(start_paused = true)]
