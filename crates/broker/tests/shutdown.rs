@@ -47,7 +47,7 @@ fn is_shutdown(frame: &Frame) -> bool {
 }
 
 #[test]
-fn what_was_acknowledged_is_read_after_close() {
+fn c40_what_was_acknowledged_is_read_after_close() {
     const MESSAGES: u32 = 400;
     let _alone = alone();
     // Small ones stay in the kernel's buffers, large ones in the broker's queue.
@@ -95,6 +95,72 @@ fn what_was_acknowledged_is_read_after_close() {
         eprintln!("{address:?}, {payload} bytes each: closed after {took:?}");
         assert_nothing_runs();
     }
+}
+
+/// Sends one message after the other until the broker ends; how many were acknowledged.
+fn send_until_the_end(mut sender: Raw, target: &str) -> u32 {
+    let mut acknowledged = 0;
+    'messages: for id in 0.. {
+        if sender.try_send(message(id, target, id.to_le_bytes())).is_err() {
+            break;
+        }
+        loop {
+            match sender.try_frame() {
+                Some(Frame::Ack { code: 1, .. }) => break,
+                // The shutdown, told to everybody.
+                Some(Frame::Event { .. }) => {}
+                _ => break 'messages,
+            }
+        }
+        acknowledged += 1;
+    }
+    acknowledged
+}
+
+/// What one reader got of one sender, until the broker ended.
+fn read_until_the_end(mut reader: Raw) -> u32 {
+    let mut read = 0;
+    while let Some(frame) = reader.try_frame() {
+        if matches!(frame, Frame::Event { kind: MESSAGE, .. }) {
+            assert_eq!(frame.payload()[..], u32::to_le_bytes(read), "in order, none twice");
+            read += 1;
+        }
+    }
+    read
+}
+
+#[test]
+fn c40_closing_in_full_flight_loses_nothing_acknowledged() {
+    const PAIRS: usize = 6;
+    let _alone = alone();
+    let rounds = if std::env::var_os("ELBUS_LONG").is_some_and(|value| value == "1") { 1_000 } else { 30 };
+    let (mut sent, mut got) = (0_u64, 0_u64);
+    for round in 0..rounds {
+        let broker = broker();
+        let address = if round % 2 == 0 { listen_unix(&broker) } else { listen_tcp(&broker) };
+        let readers: Vec<_> = (0..PAIRS)
+            .map(|pair| {
+                let reader = Raw::login(&address, &format!("v.reader{pair}"));
+                thread::spawn(move || read_until_the_end(reader))
+            })
+            .collect();
+        let senders: Vec<_> = (0..PAIRS)
+            .map(|pair| {
+                let sender = Raw::login(&address, &format!("v.sender{pair}"));
+                thread::spawn(move || send_until_the_end(sender, &format!("v.reader{pair}")))
+            })
+            .collect();
+        eventually("all of them send", || broker.stats().totals.received.frames > 50 * PAIRS as u64);
+        block_on(broker.close());
+        for (reader, sender) in readers.into_iter().zip(senders) {
+            let (acknowledged, read) = (sender.join().unwrap(), reader.join().unwrap());
+            assert!(read >= acknowledged, "round {round}: {acknowledged} acknowledged, {read} read");
+            (sent, got) = (sent + u64::from(acknowledged), got + u64::from(read));
+        }
+    }
+    assert!(sent > 50 * (PAIRS * rounds) as u64 / 2, "{sent} acknowledged");
+    assert_nothing_runs();
+    println!("C40: {rounds} times closed with {PAIRS} pairs in full flight: {sent} acknowledged, {got} read");
 }
 
 #[test]
