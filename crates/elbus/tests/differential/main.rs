@@ -19,6 +19,7 @@ use seed::Seed;
 use session::{Broker, Tally, play};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use step::Profile;
 use support::Process;
 
@@ -30,8 +31,10 @@ const LONG: u64 = 10_000;
 struct Folder(PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("elbusd-diff-{}-{name}", std::process::id()));
+    fn new() -> Self {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("elbusd-diff-{}-{number}", std::process::id()));
         std::fs::create_dir(&folder).unwrap();
         Self(folder)
     }
@@ -58,7 +61,7 @@ impl Pair {
             println!("skipped: {variable} names no program");
             return None;
         };
-        let folder = Folder::new(variable);
+        let folder = Folder::new();
         let start =
             |program, name: &str| Process::spawn(Command::new(program).arg("-B").arg(folder.0.join(name)));
         let processes = [start(env!("CARGO_BIN_EXE_elbusd").into(), "ours.sock"), start(peer, "theirs.sock")];

@@ -152,7 +152,8 @@ fn c54_the_end_does_not_wait_for_a_log_that_nobody_reads() {
 
 #[test]
 fn c54_a_log_that_cannot_be_written_ends_nothing() {
-    let logins = dose(500, 20_000);
+    // More than the connections there may be, should each of them leave something behind.
+    let logins = dose(1_200, 20_000);
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
