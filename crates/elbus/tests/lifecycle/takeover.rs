@@ -1,7 +1,7 @@
 //! C27: one name, many who want it.
 
 use crate::program::{Folder, Stranger, dose};
-use crate::support::raw::{ACK, BROADCAST, MESSAGE, PING, PUBLISH, Raw};
+use crate::support::raw::{BROADCAST, Event, MESSAGE, PING, PUBLISH, Raw};
 use crate::support::{Process, Server};
 use crate::wire::{Wire, frame};
 use crate::{probe, program};
@@ -81,16 +81,11 @@ fn c27_one_name_without_force_has_one_owner_at_a_time() {
                     // The name leads here and nowhere else.
                     let payload = number.to_le_bytes();
                     wire.send(&frame(1, MESSAGE, NAME, &payload)).unwrap();
-                    let (mut body, mut acked) = (None, false);
-                    while body.is_none() || !acked {
-                        let event = wire.event().unwrap();
-                        match event.kind {
-                            ACK => acked = event.body == [DONE],
-                            0x12 => body = Some(event.body),
-                            _ => {}
-                        }
-                    }
-                    assert_eq!(body.unwrap(), [NAME.as_bytes(), b"\0", &payload].concat());
+                    let event =
+                        std::iter::repeat_with(|| wire.event().unwrap()).find(|event| event.kind != PING);
+                    let body = [NAME.as_bytes(), b"\0", &payload].concat();
+                    assert_eq!(event, Some(Event { kind: 0x12, body }), "before the acknowledgement");
+                    assert_eq!(wire.ack().unwrap(), DONE);
                     owners.fetch_sub(1, Ordering::SeqCst);
                 }
                 BUSY => drop(lost.fetch_add(1, Ordering::SeqCst)),
