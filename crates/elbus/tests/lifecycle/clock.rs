@@ -33,7 +33,7 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 fn c53_a_stopped_server_drops_nobody_but_the_dead() {
     // Several timeouts, of which the silence limit is 1.25 and the login limit 1.
     let (timeout, stop) =
-        if dose(0, 1) == 0 { ("1", Duration::from_secs(3)) } else { ("5", Duration::from_secs(10)) };
+        if dose(0, 1) == 0 { ("2", Duration::from_secs(4)) } else { ("5", Duration::from_secs(10)) };
     let mut server = Server::start(&["-t", timeout, "--verbose"]);
     let socket = server.socket();
     let connect = |name: &str| {
