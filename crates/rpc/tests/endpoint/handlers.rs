@@ -107,7 +107,14 @@ async fn a_result_over_the_limit_of_the_link_is_answered_as_an_error() {
     assert_eq!(RpcFrame::parse(&answers[0]), Ok(RpcFrame::Error { id: 3, code, data: b"" }));
     hub.fail_next(SubmitError::Overflow);
     hub.inject_rpc("a", "b", RpcFrame::Request { id: 4, method: b"echo", params: b"xx" });
-    assert_eq!(b.dropped().answers, 1);
+    let answers = hub.taken("a");
+    let code = RpcCode::from_bus(ErrorCode::NotDelivered);
+    assert_eq!(RpcFrame::parse(&answers[0]), Ok(RpcFrame::Error { id: 4, code, data: b"" }));
+    assert_eq!(b.dropped().answers, 0);
+    // Nothing helps where the link is gone.
+    hub.fail_next(SubmitError::Closed);
+    hub.inject_rpc("a", "b", RpcFrame::Request { id: 5, method: b"echo", params: b"xx" });
+    assert_eq!((hub.taken("a").len(), b.dropped().answers), (0, 1));
 }
 
 struct Collect(mpsc::Sender<(String, Bytes, bool)>);
