@@ -388,3 +388,27 @@ impl Drain for ConnectionDrain {
         self.0.end(EndReason::Disconnected);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use elbus_routing::{Budget, Push, QueueLimits};
+    use tokio::net::UnixStream;
+
+    /// The order in which a thread that routes takes a batch, the session ends, and the thread goes on.
+    #[tokio::test]
+    async fn a_batch_taken_as_the_session_ends_is_dropped() {
+        let (socket, _peer) = UnixStream::pair().unwrap();
+        let connection = Arc::new(Connection::new(1, Arc::new(socket), Duration::from_secs(5), 0));
+        let drain = Box::new(ConnectionDrain(Arc::clone(&connection)));
+        let outbox = Outbox::new(QueueLimits::default(), Arc::new(Budget::new(1 << 30)), b"", drain);
+        let payload = Bytes::from(vec![0; 100_000]);
+        assert_eq!(outbox.push(b"head", Some(&payload), 1), Push::Queued);
+        connection.drop_socket();
+        outbox.notify();
+        assert!(outbox.take().is_none(), "it was taken");
+        outbox.close();
+        assert!(payload.is_unique(), "the connection keeps it");
+    }
+}
