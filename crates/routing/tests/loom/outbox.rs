@@ -49,7 +49,8 @@ pub(crate) fn block_on(mut poll: impl FnMut(&Context<'_>) -> Poll<()>) {
 /// As a connection does it: the thread that pushes writes, and goes on with what came meanwhile.
 #[derive(Default)]
 struct Writer {
-    wire: std::sync::Mutex<Vec<u8>>,
+    /// What two threads that write at once would wait for.
+    wire: Mutex<Vec<u8>>,
     closed: AtomicUsize,
 }
 
