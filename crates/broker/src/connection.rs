@@ -7,14 +7,15 @@
 use crate::Socket;
 use elbus_protocol::DecodeError;
 use elbus_protocol::client_name::NameError;
+use elbus_routing::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use elbus_routing::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use elbus_routing::{Batch, ClientEntry, Drain, Outbox};
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{OnceLock, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -390,6 +391,7 @@ impl Drain for ConnectionDrain {
 }
 
 #[cfg(test)]
+#[cfg(not(elbus_loom))]
 mod tests {
     use super::*;
     use bytes::Bytes;

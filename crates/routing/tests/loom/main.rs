@@ -2,7 +2,7 @@
 //! value a relaxed load may see. `src/sync.rs` gives routing loom's locks and atomics for that.
 //!
 //! ```text
-//! RUSTFLAGS="--cfg elbus_loom" CARGO_TARGET_DIR=target/loom cargo test -p elbus-routing --release --test loom
+//! RUSTFLAGS="--cfg elbus_loom" cargo test -p elbus-routing --profile models --test loom -- --show-output
 //! ```
 //!
 //! The short form bounds how often a thread is interrupted where it could go on; `ELBUS_LONG=1` allows more of that.
@@ -16,6 +16,9 @@
 
 mod access;
 mod cancel;
+#[path = "../../../broker/src/connection.rs"]
+#[allow(dead_code, reason = "no housekeeper looks at it here")]
+mod connection;
 #[path = "../../../node/src/inbox.rs"]
 #[allow(dead_code, reason = "JavaScript has notes of other kinds too")]
 mod inbox;
@@ -25,6 +28,11 @@ mod registry;
 mod routes;
 #[path = "../support/mod.rs"]
 mod support;
+mod sync;
+mod writing;
+
+// The connection of the broker finds the `Notify` of `sync.rs` where it looks for tokio's.
+extern crate self as tokio;
 
 use elbus_protocol::{ErrorCode, OpBody};
 use elbus_routing::{ClientEntry, Router};
@@ -33,6 +41,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use support::{Make, Peer, Received};
+use writing::Socket;
 
 /// What became of the schedules, so that a model fails that never comes to the race it is about.
 #[derive(Clone, Default)]

@@ -286,11 +286,17 @@ fn the_budget_is_never_exceeded_and_ends_at_zero() {
             let drain = Box::new(WritesAtOnce(Arc::default()));
             Arc::new(Outbox::new(QueueLimits::default(), Arc::clone(&budget), b"", drain))
         });
+        let limited = Arc::clone(&budget);
         // More than the first step, which is everybody's.
-        let push = |outbox: &Outbox| outbox.push(&[0; Budget::STEP + 1], None, 1);
-        let one = spawn(&queues[0], push);
+        let push = move |outbox: &Outbox| {
+            let pushed = outbox.push(&[0; Budget::STEP + 1], None, 1);
+            assert!(limited.used() <= 4 * Budget::STEP, "never exceeded");
+            pushed
+        };
+        let one = spawn(&queues[0], push.clone());
+        let pushes = push.clone();
         let two = spawn(&queues[1], move |outbox| {
-            let pushed = push(outbox);
+            let pushed = pushes(outbox);
             outbox.close();
             pushed
         });
