@@ -126,7 +126,7 @@ fn c25_an_empty_map_lets_nobody_in_until_a_name_is_entered() {
 fn denials_are_counted_once_wherever_the_client_is() {
     let seen = Seen::default();
     let all = seen.clone();
-    let dose = Dose { interruptions: (4, 6), schedules: (200, 1_000) };
+    let dose = Dose { interruptions: (3, 5), schedules: (200, 10_000) };
     explore("denials: denied × kicked × added up", &dose, move || {
         let router = Arc::new(router());
         let mut peer = Peer::join(&router, "a", Make { rights: Some(only("x")), ..Make::default() });

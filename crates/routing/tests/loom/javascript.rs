@@ -96,7 +96,7 @@ fn c44_javascript_is_woken_for_the_last_frame() {
 fn c44_javascript_is_told_once_that_its_client_was_closed() {
     let seen = Seen::default();
     let all = seen.clone();
-    let dose = Dose { interruptions: (3, 5), schedules: (500, 5_000) };
+    let dose = Dose { interruptions: (2, 3), schedules: (500, 20_000) };
     explore("C44: addon, a thread pushes, two close, JavaScript collects", &dose, move || {
         let budget = Arc::new(Budget::new(1 << 30));
         let mut link = Link::new(&budget);

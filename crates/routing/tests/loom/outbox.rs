@@ -181,7 +181,7 @@ fn an_owner_that_sleeps_is_woken_for_the_last_frame() {
 fn c44_closing_between_push_and_take_refunds_all_and_tells_once() {
     let seen = Seen::default();
     let all = seen.clone();
-    let dose = Dose { interruptions: (4, 6), schedules: (500, 5_000) };
+    let dose = Dose { interruptions: (4, 6), schedules: (500, 3_000) };
     explore("C44: outbox, push × take × close × close", &dose, move || {
         let (writer, budget) = (Arc::new(Writer::default()), budget());
         let drain = Box::new(WritesAtOnce(Arc::clone(&writer)));

@@ -82,7 +82,7 @@ fn takeover(force: [bool; 2], seen: &Seen) {
 fn c27_two_take_a_name_over_by_force_and_one_has_it() {
     let seen = Seen::default();
     let all = seen.clone();
-    let dose = Dose { interruptions: (2, 5), schedules: (1_000, 100_000) };
+    let dose = Dose { interruptions: (2, 4), schedules: (1_000, 50_000) };
     explore("C27: two logins with force, and a sender", &dose, move || takeover([true, true], &seen));
     all.must_be(&[
         "one has it, Err(NotRegistered)",

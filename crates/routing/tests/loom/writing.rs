@@ -123,7 +123,7 @@ impl Session {
 
 #[test]
 fn what_a_socket_does_not_take_at_once_is_written_by_the_session() {
-    let dose = Dose { interruptions: (3, 5), schedules: (1_000, 5_000) };
+    let dose = Dose { interruptions: (3, 4), schedules: (1_000, 5_000) };
     explore("connection: two push, the socket takes some, the session the rest", &dose, || {
         let session = Session::new(1);
         let running = session.run();
@@ -149,7 +149,7 @@ fn what_a_socket_does_not_take_at_once_is_written_by_the_session() {
 fn c44_a_connection_that_is_put_out_while_it_writes_keeps_nothing() {
     let seen = Seen::default();
     let all = seen.clone();
-    let dose = Dose { interruptions: (4, 7), schedules: (100, 200) };
+    let dose = Dose { interruptions: (4, 6), schedules: (100, 200) };
     explore("C44: connection, push × force-disconnect × end of the session", &dose, move || {
         let session = Session::new(5);
         let running = session.run();
