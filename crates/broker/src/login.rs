@@ -26,7 +26,12 @@ pub(crate) async fn login(
     origin: &Origin,
 ) -> Result<(Arc<ClientEntry>, Vec<u8>), EndReason> {
     write_all(socket, &handshake::GREETING).await?;
-    let mut bytes = Vec::new();
+    // What has come is read before anything is waited for: in a flood of connections that is the difference between
+    // one that has sent something and one that has not.
+    let mut bytes = read_new(socket);
+    if !bytes.is_empty() {
+        connection.heard(broker.clock.now_ms());
+    }
     let greeted = read_until(broker, connection, socket, &mut bytes, handshake::take_greeting).await?;
     if let Err(error) = greeted {
         write_all(socket, &[ErrorCode::NotSupported.byte()]).await?;
@@ -103,6 +108,13 @@ fn register(
     drop(entries);
     broker.welcome(&client, replaced);
     Ok(client)
+}
+
+/// What a stream holds that was just accepted. An end or an error is met again by the next read.
+fn read_new(socket: &dyn Socket) -> Vec<u8> {
+    let mut buffer = [0; LOGIN_BYTES];
+    let count = socket.try_read_new(&mut buffer).unwrap_or_default();
+    buffer.get(..count).unwrap_or_default().to_vec()
 }
 
 /// Reads until `take` finds what it wants at the front of `bytes`, and cuts that off.

@@ -2,7 +2,7 @@
 //! so that whoever routes a frame can also write it.
 
 use socket2::SockRef;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read};
 use std::net::Shutdown;
 use std::task::{Context, Poll};
 use tokio::net::{TcpStream, UnixStream};
@@ -18,6 +18,11 @@ pub trait Socket: Send + Sync + 'static {
     fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize>;
     /// Appends at most `most` bytes to `buffer`, within its capacity. As [`Socket::try_read`].
     fn try_read_into(&self, buffer: &mut Vec<u8>, most: usize) -> io::Result<usize>;
+    /// As [`Socket::try_read`], for a stream that was just accepted: it may hold bytes that a runtime has not been told
+    /// of yet, and what asks the runtime first finds nothing.
+    fn try_read_new(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.try_read(buffer)
+    }
     /// Writes some of `pieces`; `WouldBlock` means the peer takes nothing now.
     fn try_write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize>;
     /// Says that nothing more will be written.
@@ -44,6 +49,10 @@ macro_rules! socket {
             fn try_read_into(&self, buffer: &mut Vec<u8>, most: usize) -> io::Result<usize> {
                 use bytes::BufMut;
                 self.try_read_buf(&mut buffer.limit(most))
+            }
+
+            fn try_read_new(&self, buffer: &mut [u8]) -> io::Result<usize> {
+                (&*SockRef::from(self)).read(buffer)
             }
 
             fn try_write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {

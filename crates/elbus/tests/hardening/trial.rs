@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 /// Resident memory has to be back after this time.
 const RETURN: Duration = Duration::from_secs(5);
 /// What may stay of a process this small, in KiB: a tenth of its 5 to 8 MiB is less than what the allocator keeps in
-/// hand for each of the threads.
-const RETURN_FLOOR_KIB: i64 = 8 << 10;
+/// hand of small blocks for each of the threads.
+const RETURN_FLOOR_KIB: i64 = 12 << 10;
 /// Where a server is not optimised, times that are its own doing may be this many times longer.
 const UNOPTIMISED: u32 = 10;
 
