@@ -210,17 +210,21 @@ impl Boundary {
             let Some(id) = self.ready.front().copied() else { continue };
             let collected = match self.links.get_mut(usize::from(id)).and_then(Option::as_mut) {
                 Some(link) => link.collect(id, &mut self.to_js, writer).map_err(|stop| (stop, link.serial)),
-                None => Ok(()),
+                None => Ok(false),
             };
+            let more = matches!(collected, Ok(true));
             match collected {
                 Err((Stop::Full(full), _)) => return Err(full),
                 Err((Stop::Broken(error), serial)) => {
                     let reason = format!("the broker broke the protocol: {error}");
                     self.notes.push_back(Note::Closed { link: id, serial, reason });
                 }
-                Ok(()) => {}
+                Ok(_) => {}
             }
             self.ready.pop_front();
+            if more {
+                self.ready.push_back(id);
+            }
         }
         Ok(())
     }

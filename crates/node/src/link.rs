@@ -63,6 +63,10 @@ fn taken(client: &ClientEntry) -> u64 {
     client.outbox().sent().frames.saturating_sub(queued)
 }
 
+/// What one link has of an arena before the others have their turn, in bytes: whoever is flooded must not keep the other
+/// clients of its thread waiting for all that it was sent.
+const TURN_BYTES: usize = 32 << 10;
+
 /// What was taken out of the queue and is not all in an arena yet.
 struct Taken {
     /// The buffer at hand, and where in it the next frame begins.
@@ -228,14 +232,15 @@ impl Link {
         local.stalled.is_empty()
     }
 
-    /// Writes what the link has received until nothing is left.
+    /// Writes what the link has received, until nothing is left or it is another link's turn. True if there is more.
     pub(crate) fn collect(
         &mut self,
         id: u16,
         names: &mut NamesToJs,
         writer: &mut ArenaWriter<'_>,
-    ) -> Result<(), Stop> {
-        let mut record = Recorder { link: id, rpc: self.rpc, names, writer };
+    ) -> Result<bool, Stop> {
+        let until = writer.position().saturating_add(TURN_BYTES);
+        let mut record = Recorder { link: id, rpc: self.rpc, names, writer, until };
         match &mut self.end {
             End::Local(local) => local.collect(&mut record),
             End::Socket(codec) => {
@@ -256,16 +261,19 @@ impl Link {
                         }
                     };
                     codec.advance(next);
+                    if record.is_enough() {
+                        return Ok(true);
+                    }
                 }
                 codec.tidy();
-                Ok(())
+                Ok(false)
             }
         }
     }
 }
 
 impl LocalEnd {
-    fn collect(&mut self, record: &mut Recorder<'_, '_>) -> Result<(), Stop> {
+    fn collect(&mut self, record: &mut Recorder<'_, '_>) -> Result<bool, Stop> {
         let outbox = self.session.client().outbox();
         if self.batch.is_none() {
             // Whoever pushes from here on puts the link on the list again, so nothing is missed.
@@ -280,6 +288,9 @@ impl LocalEnd {
                 let body = batch.bytes.get(start..end).unwrap_or_default();
                 record.event(&Event::parse(header, body).map_err(Stop::Broken)?)?;
                 batch.at = end;
+                if record.is_enough() {
+                    return Ok(true);
+                }
             }
             if let Some(next) = batch.rest.pop_front() {
                 (batch.bytes, batch.at) = (next, 0);
@@ -289,7 +300,7 @@ impl LocalEnd {
             let buffer = std::mem::take(&mut batch.bytes).try_into_mut().map(Vec::from).unwrap_or_default();
             self.batch = outbox.complete(buffer, frames, length).map(Taken::from);
         }
-        Ok(())
+        Ok(false)
     }
 }
 
@@ -307,9 +318,15 @@ struct Recorder<'a, 'b> {
     rpc: bool,
     names: &'a mut NamesToJs,
     writer: &'a mut ArenaWriter<'b>,
+    /// Where the turn of the link ends.
+    until: usize,
 }
 
 impl Recorder<'_, '_> {
+    const fn is_enough(&self) -> bool {
+        self.writer.position() >= self.until
+    }
+
     fn put(&mut self, kind: u8, number: u32, code: i32) -> Result<(), Full> {
         self.writer.put(InHead { kind, link: self.link, number, code, ..InHead::default() }, &[])
     }
