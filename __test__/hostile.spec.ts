@@ -36,7 +36,7 @@ test('a greeting that is none is an error of the protocol', async (t) => {
     const error = await t.throwsAsync(soon(connecting, 'an answer'), { code: 'ERR_BUS_PROTOCOL' }, greeting)
     t.true(error?.message.includes('greeting'), error?.message)
     await soon(peer.ended, 'the client leaves')
-    t.is(peer.waiting, 0, 'it says nothing to somebody who does not speak the protocol')
+    t.is(peer.waiting, 3 + 2 + 'victim'.length, 'it says who it is, and nothing else')
   }
   await unharmed()
 })

@@ -3,7 +3,7 @@
 import { checkName } from './batch'
 import { BusError, native } from './errors'
 import { type NativeAaaEntry, NativeAaaMap } from './native'
-import { defined } from './options'
+import { checkFields, defined } from './options'
 
 /** True: anything. False: nothing. A list: what one of its masks matches. */
 export type Rule = boolean | readonly string[]
@@ -26,20 +26,9 @@ export interface AaaEntry {
   readonly peer?: { readonly uid?: number | undefined; readonly gid?: number | undefined } | undefined
 }
 
-const FIELDS = new Set(['hosts', 'p2p', 'publish', 'subscribe', 'broadcast', 'exclude', 'peer'])
+const FIELDS = ['hosts', 'p2p', 'publish', 'subscribe', 'broadcast', 'exclude', 'peer']
 
-const PEER_FIELDS = new Set(['uid', 'gid'])
-
-/** A misspelt right would be one that is not narrowed. */
-function checkFields(name: string, prefix: string, given: object, known: ReadonlySet<string>): void {
-  for (const field of Object.keys(given)) {
-    if (known.has(field)) continue
-    throw new BusError(
-      'ERR_BUS_ARGUMENT',
-      `the entry of ${name} has no field ${JSON.stringify(prefix + field)}`,
-    )
-  }
-}
+const PEER_FIELDS = ['uid', 'gid']
 
 function frozenList(field: string, value: unknown): readonly string[] {
   if (!Array.isArray(value) || value.some((item) => typeof item !== 'string')) {
@@ -66,7 +55,7 @@ function frozen(name: string, given: AaaEntry): AaaEntry {
     throw new BusError('ERR_BUS_ARGUMENT', `the entry of ${name} is an object`)
   }
   const entry: Record<string, unknown> = {}
-  checkFields(name, '', given, FIELDS)
+  checkFields(`the entry of ${name}`, given, FIELDS)
   for (const [field, value] of Object.entries(given)) {
     if (value === undefined) continue
     if (field === 'hosts') entry[field] = frozenList(field, value)
@@ -74,7 +63,7 @@ function frozen(name: string, given: AaaEntry): AaaEntry {
       const peer = value as { uid?: unknown; gid?: unknown }
       if (peer === null || typeof peer !== 'object')
         throw new BusError('ERR_BUS_ARGUMENT', 'peer is an object')
-      checkFields(name, 'peer.', peer, PEER_FIELDS)
+      checkFields(`peer in the entry of ${name}`, peer, PEER_FIELDS)
       entry[field] = Object.freeze({ uid: id('uid', peer.uid), gid: id('gid', peer.gid) })
     } else entry[field] = rule(field, value)
   }
@@ -96,6 +85,15 @@ function masks(given: Rule | undefined): string[] | undefined {
  * one with {@link AaaMap.set} or {@link AaaMap.update}.
  */
 export class AaaMap extends Map<string, AaaEntry> {
+  /** An entry that allows to log in and to receive messages, and nothing else: `{ ...AaaMap.NOTHING, publish: ['a/#'] }`. */
+  static readonly NOTHING: AaaEntry = Object.freeze({
+    p2p: false,
+    publish: false,
+    subscribe: false,
+    broadcast: false,
+    exclude: false,
+  })
+
   readonly #native = new NativeAaaMap()
 
   /** A map with these entries; an empty one lets nobody connect. */
@@ -106,7 +104,10 @@ export class AaaMap extends Map<string, AaaEntry> {
     for (const [name, entry] of list as Iterable<readonly [string, AaaEntry]>) this.set(name, entry)
   }
 
-  /** Sets what a client may do. Throws `ERR_BUS_ARGUMENT` and changes nothing if a mask or a network is not valid. */
+  /**
+   * Sets what a client may do. Throws `ERR_BUS_ARGUMENT` and changes nothing if a mask or a network is not valid, and
+   * `ERR_BUS_NAME` for a name no client can have, such as a mask.
+   */
   override set(name: string, given: AaaEntry): this {
     checkName(name)
     const entry = frozen(name, given)
@@ -114,9 +115,16 @@ export class AaaMap extends Map<string, AaaEntry> {
     return super.set(name, entry)
   }
 
-  /** Changes some fields of an entry, and makes the entry if there is none. A field that is undefined is taken out. */
+  /**
+   * Changes some fields of an entry. A field that is undefined is taken out, which allows what it named. Throws
+   * `ERR_BUS_ARGUMENT` if there is no entry: a name that is misspelt would let one more client in.
+   */
   update(name: string, patch: Partial<AaaEntry>): this {
-    return this.set(name, { ...this.get(name), ...patch })
+    const entry = this.get(name)
+    if (entry === undefined) {
+      throw new BusError('ERR_BUS_ARGUMENT', `the access map has no entry for ${JSON.stringify(name)}`)
+    }
+    return this.set(name, { ...entry, ...patch })
   }
 
   /** Removes a client: it cannot connect again. True if it was there. */

@@ -11,6 +11,7 @@ import { NativeBroker } from './native'
 import {
   type BrokerOptions,
   type ClientOptions,
+  checkFields,
   defined,
   integer,
   type Listen,
@@ -159,9 +160,11 @@ export class Broker extends EventEmitter<BrokerEvents> implements AsyncDisposabl
 
   private constructor(options: BrokerOptions) {
     super()
+    checkFields('the options of a broker', options, BROKER_FIELDS)
     checkMap(options.aaa)
     this.#aaa = options.aaa
     const { queue = {} } = options
+    checkFields('queue', queue, ['frames', 'bytes'])
     const given = {
       workers: integer('workers', options.workers, 1, 64),
       queueFrames: integer('queue.frames', queue.frames, 1, 0xffff_ffff),
@@ -203,15 +206,18 @@ export class Broker extends EventEmitter<BrokerEvents> implements AsyncDisposabl
     const options: ListenOptions = typeof listen === 'string' ? { url: listen } : listen
     if (typeof options?.url !== 'string')
       throw new BusError('ERR_BUS_ARGUMENT', 'a listener has a url, a string')
-    checkMap(options.aaa)
-    const aaa = options.aaa ?? this.#aaa
+    checkFields(`the listener at ${options.url}`, options, LISTEN_FIELDS)
+    if (options.aaa !== null) checkMap(options.aaa)
+    const aaa = options.aaa === undefined ? this.#aaa : options.aaa
     const given = {
       timeout: within('timeout', options.timeout, 1, LONGEST),
       frameBytes: integer('payloadLimit', options.payloadLimit, 64, 0xffff_ffff),
       mode: integer('mode', options.mode, 0, 0o777),
     }
     const address = await boundary.request((ticket) =>
-      native(() => this.#native.listen(options.url, defined(given), aaa && AaaMap.nativeOf(aaa), ticket)),
+      native(() =>
+        this.#native.listen(options.url, defined(given), aaa ? AaaMap.nativeOf(aaa) : undefined, ticket),
+      ),
     )
     if (this.#closing !== undefined) throw new BusError('ERR_BUS_CLOSED', 'broker is closed')
     this.#listening += 1
@@ -321,6 +327,24 @@ export class Broker extends EventEmitter<BrokerEvents> implements AsyncDisposabl
     }
   }
 }
+
+const LISTEN_FIELDS = ['url', 'aaa', 'payloadLimit', 'timeout', 'mode'] satisfies (keyof ListenOptions)[]
+
+const BROKER_FIELDS = [
+  'listen',
+  'aaa',
+  'workers',
+  'queue',
+  'totalBytes',
+  'subscriptions',
+  'forceRegister',
+  'coreRpc',
+  'pause',
+  'stallTimeout',
+  'connections',
+  'connectionsPerPeer',
+  'logins',
+] satisfies (keyof BrokerOptions)[]
 
 function checkMap(map: unknown): void {
   if (map !== undefined && !(map instanceof AaaMap))

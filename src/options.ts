@@ -116,8 +116,8 @@ export type Listen = string | ListenOptions
 export interface ListenOptions {
   /** `unix:/path`, `tcp://host:port`, a path, or `host:port`; port 0 takes a free one. */
   url: string
-  /** Who may connect here and do what. Default: the broker's, else everybody, everything. */
-  aaa?: AaaMap | undefined
+  /** Who may connect here and do what; null: everybody, everything. Default: the broker's map, if it has one. */
+  aaa?: AaaMap | null | undefined
   /** Largest frame body accepted, in bytes. Default 64 MiB for UNIX sockets, 16 MiB for TCP. */
   payloadLimit?: number | undefined
   /**
@@ -139,9 +139,12 @@ export interface BrokerOptions {
   workers?: number | undefined
   /** Bounds of each client's queue. */
   queue?: QueueOptions | undefined
-  /** Bytes of all queues together. Default: the smaller of 256 MiB and a quarter of the memory. */
+  /**
+   * Bytes that all queues and half-read frames take together, each half of it. Default: the smaller of 256 MiB and a
+   * quarter of the memory. Subscriptions may take as much beside it.
+   */
   totalBytes?: number | undefined
-  /** Subscriptions and exclusions of one client. Default 65,536. */
+  /** Subscriptions and exclusions of one client, of 1 KiB each on the average. Default 65,536. */
   subscriptions?: number | undefined
   /** A new client takes a name from its holder instead of being refused. Default false. */
   forceRegister?: boolean | undefined
@@ -164,6 +167,14 @@ export interface BrokerOptions {
 
 /** Longest time a timer takes, in milliseconds. */
 export const LONGEST = 0x7fff_ffff
+
+/** Throws for a field that is none: a misspelt option would be a bound or a right that is not in force. */
+export function checkFields(what: string, given: object, known: readonly string[]): void {
+  for (const field of Object.keys(given)) {
+    if (known.includes(field)) continue
+    throw new BusError('ERR_BUS_ARGUMENT', `${what} has no field ${JSON.stringify(field)}`)
+  }
+}
 
 /** The fields that are set: Rust takes an absent one for its default. */
 export function defined<T extends object>(fields: T): { [Field in keyof T]?: Exclude<T[Field], undefined> } {

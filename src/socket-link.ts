@@ -130,7 +130,7 @@ class SocketLink implements Link, BoundaryLink {
         resolve()
       })
     })
-    // Our greeting goes out as soon as the socket is connected.
+    // The login goes out as soon as the socket is connected.
     this.written()
   }
 

@@ -20,9 +20,9 @@ const BUSY = 0.15
 const ATTEMPTS = 3
 /** Length of a control run, in milliseconds. */
 const CONTROL = 400
-/** Memory has come back when it is this much of what it was; a process that small is given some MiB. */
+/** Memory has come back when it is this much of what it was, or when V8 and two allocators keep no more than this. */
 const RETURNED = 1.1
-const FLOOR = 12 << 20
+const FLOOR = 24 << 20
 export const MIB = 1 << 20
 
 /** Set for a long run: the doses of the catalogue in full. */

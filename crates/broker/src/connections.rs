@@ -5,6 +5,7 @@ use crate::{BrokerOptions, Socket};
 use elbus_protocol::DecodeError;
 use elbus_routing::{Budget, PeerIdentity};
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,7 +22,7 @@ enum Owner {
 struct Table {
     next_id: u64,
     open: BTreeMap<u64, (Arc<Connection>, Option<Owner>)>,
-    /// Those that have not logged in, oldest first.
+    /// Those that have not logged in.
     logins: BTreeMap<u64, Arc<Connection>>,
     owners: HashMap<Owner, usize>,
     closing: bool,
@@ -38,6 +39,8 @@ pub(crate) struct Connections {
     most_per_owner: usize,
     most_logins: usize,
     own_uid: u32,
+    /// For drawing lots that nobody can foresee.
+    lots: RandomState,
 }
 
 impl Connections {
@@ -49,6 +52,7 @@ impl Connections {
             most_per_owner: options.connections_per_peer,
             most_logins: options.logins,
             own_uid,
+            lots: RandomState::new(),
         }
     }
 
@@ -82,10 +86,9 @@ impl Connections {
             return Err("too many connections of one peer");
         }
         if table.logins.len() >= self.most_logins {
-            let mute = table.logins.values().find(|login| login.is_mute() && login.reason().is_none());
-            let mute = mute.map(Arc::clone).ok_or("too many logins in progress")?;
-            table.logins.remove(&mute.id);
-            mute.end(EndReason::LoginDropped);
+            let victim = self.victim(&table).ok_or("too many logins in progress")?;
+            table.logins.remove(&victim.id);
+            victim.end(EndReason::LoginDropped);
         }
         let id = table.next_id;
         table.next_id += 1;
@@ -96,6 +99,18 @@ impl Connections {
             *table.owners.entry(owner).or_default() += 1;
         }
         Ok(connection)
+    }
+
+    /// Which login gives way to a new one: one of those that have said nothing, else one of all. It is drawn by lot: the
+    /// oldest would be, in a flood, whoever is honest and not quite as fast as the flood.
+    fn victim(&self, table: &Table) -> Option<Arc<Connection>> {
+        let draw = |mute: bool| {
+            let wanted = |login: &&Arc<Connection>| login.reason().is_none() && (!mute || login.is_mute());
+            let count = table.logins.values().filter(wanted).count();
+            let lot = usize::try_from(self.lots.hash_one(table.next_id)).unwrap_or_default();
+            table.logins.values().filter(wanted).nth(lot.checked_rem(count)?).map(Arc::clone)
+        };
+        draw(true).or_else(|| draw(false))
     }
 
     /// The login is over.

@@ -67,6 +67,18 @@ struct State {
     logins: HashMap<String, LoginTally>,
 }
 
+/// The text with its control characters escaped.
+fn printable(text: String) -> String {
+    if !text.chars().any(char::is_control) {
+        return text;
+    }
+    let escape = |c: char| {
+        let escaped = c.is_control().then(|| c.escape_default());
+        escaped.into_iter().flatten().chain((!c.is_control()).then_some(c))
+    };
+    text.chars().flat_map(escape).collect()
+}
+
 impl State {
     fn push(&mut self, event: BrokerEvent) {
         if self.closed {
@@ -85,7 +97,8 @@ impl State {
     }
 
     fn push_denied(&mut self, client: &str, operation: Operation, (target, count): (String, u64)) {
-        self.push(BrokerEvent::Denied { client: client.to_owned(), operation, target, count });
+        let target = printable(target);
+        self.push(BrokerEvent::Denied { client: printable(client.to_owned()), operation, target, count });
     }
 
     fn push_slow(&mut self, client: &str, refused: Option<u64>) {
@@ -261,7 +274,7 @@ impl Events {
             state.push(BrokerEvent::Fault {
                 source: source.to_owned(),
                 client: client.map(str::to_owned),
-                reason: reason.to_string(),
+                reason: printable(reason.to_string()),
                 omitted,
             });
         });

@@ -124,18 +124,18 @@ async fn drive(leaving: Leaving, wake: Arc<Notify>, closed: Arc<AtomicBool>) {
         while let Some(batch) = next {
             let Some(endpoint) = leaving.endpoint.upgrade() else { return };
             let (first, rest) = batch.into_buffers();
-            deliver(&endpoint, first);
+            deliver(&endpoint, first).await;
             for bytes in rest {
-                deliver(&endpoint, bytes);
+                deliver(&endpoint, bytes).await;
             }
             drop(endpoint);
             next = outbox.complete(Vec::new(), 0, 0);
-            tokio::task::consume_budget().await;
         }
     }
 }
 
-fn deliver(endpoint: &LocalClient, mut bytes: Bytes) {
+/// Hands over one frame after the other; a queue of tens of thousands is no reason to keep the thread from others.
+async fn deliver(endpoint: &LocalClient, mut bytes: Bytes) {
     while let Some(header) = EventHeader::read(&bytes) {
         let body_length = usize::try_from(header.body_length()).unwrap_or(usize::MAX);
         if bytes.len().saturating_sub(EventHeader::BYTES) < body_length {
@@ -144,5 +144,6 @@ fn deliver(endpoint: &LocalClient, mut bytes: Bytes) {
         bytes.advance(EventHeader::BYTES);
         // The frames are our own, so they parse.
         let _ = endpoint.deliver(header, bytes.split_to(body_length));
+        tokio::task::consume_budget().await;
     }
 }

@@ -116,15 +116,15 @@ async fn login(
     field: &[u8],
     name: &str,
 ) -> Result<(), ClientError> {
-    // Before the broker's: in a flood of connections it drops those first that have said nothing.
-    stream.write_all(&GREETING).await.map_err(broken)?;
+    // All of it at once, without waiting for the answer to each step: in a flood of connections the broker drops those
+    // first that are slow to say who they are.
+    stream.write_all(&[&GREETING[..], field].concat()).await.map_err(broken)?;
     let mut greeting = GREETING;
     stream.read_exact(&mut greeting).await.map_err(broken)?;
     if let Some(Err(error)) = take_greeting(&mut greeting.as_slice()) {
         return Err(error.into());
     }
-    for step in [&[], field] {
-        stream.write_all(step).await.map_err(broken)?;
+    for _ in ["greeting", "name"] {
         let answer = stream.read_u8().await.map_err(broken)?;
         result_from_byte(answer).map_err(|code| ClientError::Refused { name: name.to_owned(), code })?;
     }

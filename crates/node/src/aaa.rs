@@ -2,6 +2,7 @@
 
 use crate::outcome::{code, throw};
 use crate::registry;
+use elbus_protocol::client_name;
 use elbus_routing::{AaaMap, ClientAaa, MaskError, PeerRule};
 use ipnet::IpNet;
 use napi::Result;
@@ -48,6 +49,14 @@ impl NativeAaaMap {
     /// Sets what a client may do from its next login on.
     #[napi]
     pub fn set(&self, name: String, entry: NativeAaaEntry) -> Result<()> {
+        let refused = |why: &dyn std::fmt::Display| {
+            let text = format!("{name:?} is no primary name, and a key of an access map is one: {why}");
+            throw(code::NAME, text)
+        };
+        client_name::check(name.as_bytes()).map_err(|error| refused(&error))?;
+        if client_name::primary_part(&name).len() < name.len() {
+            return Err(refused(&"secondaries have the rights of their primary"));
+        }
         let rights = rights(&entry)?;
         self.map.lock().insert(name, rights);
         Ok(())

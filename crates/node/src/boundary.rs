@@ -223,7 +223,9 @@ impl Boundary {
             }
             self.ready.pop_front();
             if more {
+                // Behind those that have become ready meanwhile, from the next turn on.
                 self.ready.push_back(id);
+                self.inbox.take(&mut self.ready, &mut self.notes);
             }
         }
         Ok(())

@@ -17,7 +17,7 @@ enum Phase {
     Greeting,
     /// The answer to ours is awaited.
     Version,
-    /// Our name was sent.
+    /// The answer to our name is awaited.
     Name,
     Open,
 }
@@ -34,7 +34,6 @@ pub(crate) enum Received<'a> {
 /// One connection's bytes, both ways.
 #[derive(Debug)]
 pub(crate) struct SocketCodec {
-    name: Vec<u8>,
     phase: Phase,
     /// How the login ended, until it was told.
     outcome: Option<u8>,
@@ -50,16 +49,17 @@ impl SocketCodec {
     /// A codec that logs in as `name`; `None` if the name does not fit the login's 16-bit length. `limit` bounds a
     /// frame's body, in bytes, either way.
     pub(crate) fn new(name: &str, limit: u32) -> Option<Self> {
+        // The whole login at once, without waiting for the answer to each step: in a flood of connections the broker drops
+        // those first that are slow to say who they are.
+        let output = [&GREETING[..], &encode_name(name)?].concat();
         Some(Self {
-            name: encode_name(name)?,
             phase: Phase::Greeting,
             outcome: None,
             decoder: Decoder::new(limit),
             limit,
             input: Vec::new(),
             at: 0,
-            // At once: a broker in a flood of connections drops those first that have said nothing.
-            output: GREETING.to_vec(),
+            output,
         })
     }
 
@@ -110,12 +110,7 @@ impl SocketCodec {
         if let result @ Err(_) = result_from_byte(*answer) {
             return Ok(Some(result_byte(result)));
         }
-        if self.phase == Phase::Version {
-            self.output.extend_from_slice(&self.name);
-            self.phase = Phase::Name;
-        } else {
-            self.phase = Phase::Open;
-        }
+        self.phase = if self.phase == Phase::Version { Phase::Name } else { Phase::Open };
         Ok(Some(0))
     }
 
@@ -260,7 +255,7 @@ mod tests {
     #[test]
     fn a_body_over_the_limit_is_not_sent() {
         let mut codec = SocketCodec::new("me", 9).unwrap();
-        assert_eq!(codec.output(), GREETING);
+        assert_eq!(codec.output(), [&GREETING[..], &[2, 0], b"me"].concat());
         codec.written();
         assert!(!codec.send(1, QoS::No, OpBody::Message { target: "a", payload: b"12345678" }));
         assert!(codec.output().is_empty());
