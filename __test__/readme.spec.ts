@@ -11,6 +11,7 @@ const PAGES = [
   'README.md',
   'CHANGELOG.md',
   'docs/api.md',
+  'docs/hardening.md',
   'docs/migration.md',
   'docs/security.md',
   'examples/README.md',
@@ -233,4 +234,24 @@ test('docs/api.md describes every error code, and no other', (t) => {
   for (const file of PAGES) {
     for (const [text] of read(file).matchAll(/ERR_BUS_\w+/g)) t.true(codes.has(text), `${file}: ${text}`)
   }
+})
+
+// ---- docs/hardening.md
+
+/** All files of these folders whose name ends so. */
+function files(folders: readonly string[], ending: string): string[] {
+  return folders.flatMap((folder) =>
+    readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
+      .filter((file) => file.endsWith(ending) && !/(^|[\\/])(node_modules|target)[\\/]/.test(file))
+      .map((file) => join(folder, file)),
+  )
+}
+
+test('docs/hardening.md lists the cases of the fault catalogue that have tests, and no others', (t) => {
+  const listed = [...read('docs/hardening.md').matchAll(/^\| (C\d\d) \|/gm)].map(([, id]) => id as string)
+  const rust = files(['crates', 'fuzz'], '.rs').flatMap((file) => [...read(file).matchAll(/fn (c\d\d)_/g)])
+  const specs = files(['__test__'], '.spec.ts').flatMap((file) => [...read(file).matchAll(/['`](C\d\d): /g)])
+  const tested = new Set([...rust, ...specs].map(([, id]) => (id as string).toUpperCase()))
+  t.deepEqual(listed, [...tested].sort())
+  t.is(listed.length, 50)
 })
