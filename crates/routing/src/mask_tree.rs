@@ -220,6 +220,14 @@ impl Edge {
     }
 }
 
+/// How a walk goes on from a node.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Into,
+    Over,
+    Stop,
+}
+
 /// Masks of one syntax with their members.
 #[derive(Debug)]
 pub(crate) struct MaskTree {
@@ -398,21 +406,11 @@ impl MaskTree {
     pub(crate) fn matches(&self, text: &str, mut each: impl FnMut(u32)) -> usize {
         let mut found = [NOBODY; FOUND];
         let mut count = 0;
-        let mut visited = 0;
-        // Into the depth, so that a member is found before all the other ways to it are tried. Most texts have one way,
-        // which takes no memory.
-        let mut way = Some((ROOT, text.split(self.syntax.separator())));
-        let mut others = Vec::new();
-        while let Some((at, mut parts)) = way.take().or_else(|| others.pop()) {
-            visited += 1;
-            if visited > MOST_VISITED {
-                break;
-            }
-            let Some(node) = self.node(at) else { continue };
+        self.walk(text, |node, members| {
             if node.only != NOBODY && found.contains(&node.only) {
-                continue;
+                return Step::Over;
             }
-            let mut each = |member| {
+            members.for_each(&mut |member| {
                 if !found.contains(&member) {
                     if let Some(slot) = found.get_mut(count % FOUND) {
                         *slot = member;
@@ -420,12 +418,38 @@ impl MaskTree {
                     count += 1;
                     each(member);
                 }
-            };
-            let Some(part) = parts.next() else {
-                node.members.for_each(&mut each);
-                continue;
-            };
-            node.deep.for_each(&mut each);
+            });
+            Step::Into
+        })
+    }
+
+    /// True if any mask matches `text`.
+    pub(crate) fn any_matches(&self, text: &str) -> bool {
+        let mut any = false;
+        self.walk(text, |_, members| {
+            any = !members.is_empty();
+            if any { Step::Stop } else { Step::Into }
+        });
+        any
+    }
+
+    /// Visits the nodes on all ways of `text`, each with the members whose masks match there. Returns how many, and ends
+    /// behind [`MOST_VISITED`].
+    fn walk(&self, text: &str, mut visit: impl FnMut(&Node, &Members) -> Step) -> usize {
+        let mut visited = 0;
+        // Into the depth, so that a member is found before all the other ways to it are tried. Most texts have one way,
+        // which takes no memory.
+        let mut way = Some((ROOT, text.split(self.syntax.separator())));
+        let mut others = Vec::new();
+        while let Some((at, mut parts)) = way.take().or_else(|| others.pop()) {
+            visited += 1;
+            let Some(node) = self.node(at) else { continue };
+            let part = parts.next();
+            let step = visit(node, if part.is_some() { &node.deep } else { &node.members });
+            if matches!(step, Step::Stop) || visited > MOST_VISITED {
+                break;
+            }
+            let Some(part) = part.filter(|_| matches!(step, Step::Into)) else { continue };
             let child = if node.children > 0 { self.child(at, part) } else { NONE };
             if node.one != NONE && child != NONE {
                 others.push((child, parts.clone()));
@@ -434,13 +458,6 @@ impl MaskTree {
             way = (next != NONE).then_some((next, parts));
         }
         visited
-    }
-
-    /// True if any mask matches `text`.
-    pub(crate) fn any_matches(&self, text: &str) -> bool {
-        let mut any = false;
-        self.matches(text, |_| any = true);
-        any
     }
 
     /// True if everything `mask` can match is matched by some mask of the tree (their union, exactly).
