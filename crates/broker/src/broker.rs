@@ -146,10 +146,11 @@ impl Inner {
         self.events.deliver();
     }
 
-    /// Takes a client out and closes its queue.
+    /// Takes a client out that sends no more, and closes its queue.
     pub(crate) fn leave(self: &Arc<Self>, client: &Arc<ClientEntry>) {
         self.unregister(client);
         client.outbox().close();
+        self.router.settle(client);
     }
 
     /// Ends the subscriptions of a client that has left. Tens of thousands are left to a task, which lets others

@@ -101,14 +101,16 @@ impl Connections {
         Ok(connection)
     }
 
-    /// Which login gives way to a new one: one of those that have said nothing, else one of all. It is drawn by lot: the
-    /// oldest would be, in a flood, whoever is honest and not quite as fast as the flood.
+    /// Which login gives way to a new one: one of those that have said nothing, else one of all. It is drawn by lot from
+    /// the older half: the oldest would be, in a flood, whoever is honest and not quite as fast as the flood; and who
+    /// has just come is given a moment to speak.
     fn victim(&self, table: &Table) -> Option<Arc<Connection>> {
         let draw = |mute: bool| {
             let wanted = |login: &&Arc<Connection>| login.reason().is_none() && (!mute || login.is_mute());
             let count = table.logins.values().filter(wanted).count();
             let lot = usize::try_from(self.lots.hash_one(table.next_id)).unwrap_or_default();
-            table.logins.values().filter(wanted).nth(lot.checked_rem(count)?).map(Arc::clone)
+            let place = lot.checked_rem(count.div_ceil(2))?;
+            table.logins.values().filter(wanted).nth(place).map(Arc::clone)
         };
         draw(true).or_else(|| draw(false))
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 /// Longest `filter` of `client.list`, in bytes.
 const FILTER_BYTES: usize = 256;
 /// Most memory a compiled filter may take, in bytes: what `\w{4}` needs.
-const FILTER_COMPILED_BYTES: usize = 96 << 10;
+const FILTER_COMPILED_BYTES: usize = 128 << 10;
 /// Processor time one filter may take over all names, looked at between them. The engine is linear in names and filter,
 /// but a filter within the bounds above can cost ten milliseconds for one long name, and ten seconds for a thousand.
 const FILTER_TIME: Duration = Duration::from_millis(5);

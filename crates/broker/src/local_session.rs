@@ -87,6 +87,8 @@ impl LocalSession {
 
 impl Drop for LocalSession {
     fn drop(&mut self) {
+        // What it has routed and not yet counted or told of.
+        self.sender.flush();
         self.broker.leave(self.sender.client());
     }
 }

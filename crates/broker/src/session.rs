@@ -118,11 +118,14 @@ async fn serve(
 async fn drain(broker: &Inner, connection: &Connection, socket: &dyn Socket, client: &Arc<ClientEntry>) {
     let outbox = client.outbox();
     outbox.notify();
-    tokio::select! {
-        biased;
-        () = poll_fn(|cx| outbox.poll_drained(cx)) => {}
-        _ = connection.write_blocked(outbox) => {}
-        () = sleep(broker.drain_left()) => {}
+    // Others may still be routing what came before they were told: closing at once what looks drained would lose it.
+    while !outbox.close_if_drained() {
+        tokio::select! {
+            biased;
+            () = poll_fn(|cx| outbox.poll_drained(cx)) => {}
+            _ = connection.write_blocked(outbox) => break,
+            () = sleep(broker.drain_left()) => break,
+        }
     }
     if !socket.lingers() || socket.shutdown_write().is_err() {
         return;

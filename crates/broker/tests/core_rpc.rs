@@ -343,7 +343,7 @@ fn c20_a_filter_that_takes_long_is_given_up() {
     let long: Vec<_> =
         (0..CLIENTS).map(|n| Raw::login(&address, &format!("{}{n}", "a".repeat(500)))).collect();
     let mut given_up = 0;
-    for slow in ["(?:a{1,30}){1,30}z", "(?:a{1,20}){1,20}z|b"] {
+    for slow in ["(?:a{1,30}){1,30}z", "(?:a{1,29}){1,31}z"] {
         let answer = client.call(".broker", "client.list", &filter(slow));
         let text = String::from_utf8(answer[3..].to_vec()).unwrap();
         assert!(answer[..3] == error(-32_700, b"") && text.contains("5 ms"), "{slow}: {text}");

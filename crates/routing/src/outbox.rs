@@ -440,7 +440,21 @@ impl Outbox {
 
     /// Closes the queue: what it holds is dropped, nothing is queued any more, the owner is told.
     pub fn close(&self) {
-        let mut state = self.lock();
+        self.end(self.lock());
+    }
+
+    /// Closes the queue if everything in it has been released; false, with nothing changed, if not. Whoever pushes is
+    /// either before this, and what it pushed is waited for, or after, and told so.
+    pub fn close_if_drained(&self) -> bool {
+        let state = self.lock();
+        let drained = state.closed || state.bytes == 0;
+        if drained {
+            self.end(state);
+        }
+        drained
+    }
+
+    fn end(&self, mut state: MutexGuard<'_, State>) {
         if mem::replace(&mut state.closed, true) {
             return;
         }

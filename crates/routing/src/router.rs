@@ -54,6 +54,15 @@ impl Tables {
     }
 }
 
+/// Clients that have left.
+#[derive(Debug, Default)]
+struct Departed {
+    /// Those that may still count something: what was under way when they were put out.
+    leaving: Vec<Arc<ClientEntry>>,
+    /// Sums of the others.
+    settled: Totals,
+}
+
 /// The routing tables of one broker.
 ///
 /// One reader-writer lock guards them. Operations of connected clients take it for reading, and only when
@@ -70,7 +79,7 @@ pub struct Router {
     limits: RouteLimits,
     /// What the masks of all clients may take.
     mask_bytes: usize,
-    departed: Mutex<Totals>,
+    departed: Mutex<Departed>,
 }
 
 impl Router {
@@ -83,7 +92,7 @@ impl Router {
             generation: AtomicU64::new(1),
             limits,
             mask_bytes: usize::MAX,
-            departed: Mutex::new(Totals::default()),
+            departed: Mutex::new(Departed::default()),
         }
     }
 
@@ -168,13 +177,23 @@ impl Router {
         })
     }
 
-    /// Keeps the counters of clients that leave the registry, under its lock, so that totals never miss them, and
-    /// ends what most of them hold.
+    /// Keeps clients that leave the registry, under its lock, so that totals never miss them, and ends what most of
+    /// them hold.
     fn depart(&self, subscriptions: &mut Subscriptions, clients: &[Arc<ClientEntry>]) {
         let mut departed = self.departed.lock().unwrap_or_else(PoisonError::into_inner);
         for client in clients {
-            departed.add_client(client);
+            departed.leaving.push(Arc::clone(client));
             subscriptions.remove_client(client, LEVELS_PER_HOLD);
+        }
+    }
+
+    /// A client that has left sends no more, and nothing is queued for it any more: its counters are final. Does nothing
+    /// if that was said already.
+    pub fn settle(&self, client: &Arc<ClientEntry>) {
+        let mut departed = self.departed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = departed.leaving.iter().position(|leaving| Arc::ptr_eq(leaving, client)) {
+            departed.leaving.swap_remove(place);
+            departed.settled.add_client(client);
         }
     }
 
@@ -253,8 +272,11 @@ impl Router {
     /// Sums over all clients, those that have left included.
     pub fn totals(&self) -> Totals {
         let tables = self.read();
-        let mut totals = *self.departed.lock().unwrap_or_else(PoisonError::into_inner);
-        let clients: Vec<_> = tables.registry.names().values().map(Arc::clone).collect();
+        let departed = self.departed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut totals = departed.settled;
+        let registered = tables.registry.names().values();
+        let clients: Vec<_> = registered.chain(&departed.leaving).map(Arc::clone).collect();
+        drop(departed);
         drop(tables);
         for client in &clients {
             totals.add_client(client);

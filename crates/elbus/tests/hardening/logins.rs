@@ -116,10 +116,12 @@ impl Drop for Stop<'_> {
 fn flood(trial: &Trial, greeting: &[u8], lasting: Duration) -> (usize, usize, Duration, usize, usize) {
     /// Sockets that each thread keeps open.
     const KEPT: usize = 200;
+    /// Of an honest client that logs in.
+    const MOST_TRIES: usize = 5;
     let running = AtomicBool::new(true);
     let connects = AtomicUsize::new(0);
     let begin = Instant::now();
-    let (mut worst, mut logins, mut most) = (Duration::ZERO, 0, 0);
+    let (mut worst, mut logins, mut most, mut again) = (Duration::ZERO, 0, 0, 0);
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
@@ -140,7 +142,10 @@ fn flood(trial: &Trial, greeting: &[u8], lasting: Duration) -> (usize, usize, Du
         while begin.elapsed() < lasting {
             pause(Duration::from_millis(20));
             let start = Instant::now();
-            assert_eq!(trial.try_login(&format!("v.honest{logins}")), Some(1), "login {logins}");
+            // Who is drawn to give way to a newer one tries again, as programs do.
+            let name = format!("v.honest{logins}");
+            let tries = (1..=MOST_TRIES).find(|_| trial.try_login(&name) == Some(1));
+            again += tries.unwrap_or_else(|| panic!("{name}: not in {MOST_TRIES} tries")) - 1;
             worst = worst.max(start.elapsed());
             logins += 1;
             most = most.max(trial.more_descriptors());
@@ -148,6 +153,7 @@ fn flood(trial: &Trial, greeting: &[u8], lasting: Duration) -> (usize, usize, Du
     });
     let connects = connects.load(Ordering::Relaxed);
     let rate = connects * 1_000 / usize::try_from(begin.elapsed().as_millis()).unwrap();
+    assert!(again <= logins / 4, "{again} tries more than the {logins} logins");
     (connects, rate, worst, logins, most)
 }
 
