@@ -171,9 +171,11 @@ await step('package: types for every way to import', () => tool('attw', '--pack'
 /** Specs that say nothing about Node itself, or take long: they run on one Node only. */
 const LONG = [
   'examples',
+  'hardening',
   'hostile-amounts',
   'hostile-random',
   'interop',
+  'network',
   'readme',
   'slow-consumer',
   'valgrind',
