@@ -172,6 +172,8 @@ impl Sender {
 
     /// Ends a batch: wakes every client that got something, once, and adds up the counters.
     pub fn flush(&mut self) {
+        // First: whoever is woken may ask how much there was.
+        self.client.received.add(mem::take(&mut self.received));
         for receivers in self.touched.drain(..) {
             for receiver in receivers.iter() {
                 receiver.outbox().notify();
@@ -180,7 +182,6 @@ impl Sender {
         if mem::take(&mut self.acknowledged) {
             self.client.outbox().notify();
         }
-        self.client.received.add(mem::take(&mut self.received));
         if self.wire.capacity() > 2 * INLINE_BYTES {
             self.wire = Vec::new();
         }
