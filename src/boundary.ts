@@ -47,7 +47,6 @@ class Boundary {
   readonly #names: Name[] = []
   /** Sockets with something to write. */
   #dirty: BoundaryLink[] = []
-  /** Sockets that stopped reading while the walk was put off. */
   /** Links whose sockets wait, with the fill that brought the last of what they read. */
   #waiting: { readonly link: BoundaryLink; fill: number | undefined }[] = []
   /** How often records were collected. */

@@ -130,7 +130,7 @@ fn check_list(bed: &Bed, params: &[u8]) {
         Some((None, true)) => Some(bed.names.clone()),
         Some((Some(filter), true)) if filter.len() > 256 => None,
         Some((Some(filter), true)) => RegexBuilder::new(filter)
-            .size_limit(128 << 10)
+            .size_limit(160 << 10)
             .build()
             .ok()
             .map(|filter| bed.names.iter().filter(|name| filter.is_match(name)).cloned().collect()),

@@ -11,8 +11,8 @@ use crate::{
 use elbus_protocol::reserved::BROKER_NAME;
 use elbus_protocol::{ErrorCode, client_name};
 use elbus_routing::{
-    AaaMap, Budget, ClientEntry, ClientInfo, ClientKind, Drain, Origin, QueueLimits, RouteLimits, Router,
-    Totals,
+    AaaMap, Budget, ClientAaa, ClientEntry, ClientInfo, ClientKind, Drain, Origin, QueueLimits, RouteLimits,
+    Router, Totals,
 };
 use elbus_rpc::EndpointOptions;
 #[cfg(feature = "rpc")]
@@ -118,7 +118,9 @@ impl Inner {
             replaced.outbox().close();
             self.forget(&replaced);
         }
-        announce(self, Announcement::Registered(client));
+        if !client.outbox().is_closed() {
+            announce(self, Announcement::Registered(client));
+        }
         self.events.deliver();
     }
 
@@ -503,15 +505,20 @@ impl Broker {
             .iter()
             .map(|client| (client, entries.get(client.primary_name())))
             .partition(|(client, rights)| rights.is_some_and(|rights| rights.may_connect(client.origin())));
-        for (client, rights) in stay {
+        for (client, rights) in &stay {
             if let Some(rights) = rights {
-                inner.router.set_rights(client, rights.clone());
+                inner.router.replace_rights(client, ClientAaa::clone(rights));
             }
         }
+        let stay: Vec<_> = stay.into_iter().map(|(client, _)| client).collect();
         let go: Vec<_> = go.into_iter().map(|(client, _)| client).collect();
+        // Logins wait for the map, so it is held for the exchange alone.
         drop(entries);
         for client in go {
             inner.disconnect(client);
+        }
+        for client in stay {
+            inner.router.prune(client);
         }
         clients.len()
     }

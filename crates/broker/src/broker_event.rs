@@ -4,8 +4,8 @@ use elbus_protocol::Op;
 
 /// Something that happened in a broker, told to [`crate::BrokerBuilder::on_event`].
 ///
-/// Names have at most 512 bytes, targets at most 256, cut between characters. Control characters in them are written as
-/// `\\n` or `\\u{1b}`: they come from peers, and a log that shows them as they are can be forged.
+/// Names have at most 512 bytes, targets at most 256, cut between characters. Control characters in them are then written
+/// as `\n` or `\u{1b}`: they come from peers, and a log that shows them as they are can be forged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BrokerEvent {

@@ -40,7 +40,7 @@ pub(crate) enum EndReason {
     ReservedName,
     /// The login was not complete in time.
     LoginTimeout,
-    /// Too many logins at once, and this one had sent nothing.
+    /// Too many logins at once, and the lot fell on this one.
     LoginDropped,
     /// A pinging client fell silent.
     Silent,
@@ -101,8 +101,10 @@ impl InFlight {
         let discarded = self.batch.discard(self.written);
         self.written -= discarded;
         self.gone += discarded;
-        let left = self.batch.frames * (self.gone + self.written) / self.length;
-        let more = left - self.released_frames;
+        // In 64 bits, whatever addresses have.
+        let part = (self.batch.frames as u64).saturating_mul((self.gone + self.written) as u64);
+        let left = usize::try_from(part / (self.length as u64).max(1)).unwrap_or(self.batch.frames);
+        let more = left.saturating_sub(self.released_frames);
         self.released_frames = left;
         more
     }

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 /// Longest `filter` of `client.list`, in bytes.
 const FILTER_BYTES: usize = 256;
-/// Most memory a compiled filter may take, in bytes: what `\w{4}` needs.
-const FILTER_COMPILED_BYTES: usize = 128 << 10;
+/// Most memory a compiled filter may take, in bytes: what `\w{3}` needs with all features of the library.
+const FILTER_COMPILED_BYTES: usize = 160 << 10;
 /// Processor time one filter may take over all names, looked at between them. The engine is linear in names and filter,
 /// but a filter within the bounds above can cost ten milliseconds for one long name, and ten seconds for a thousand.
 const FILTER_TIME: Duration = Duration::from_millis(5);
@@ -133,8 +133,9 @@ impl Handlers for CoreRpc {
 /// Clients the caller may know of: those it may send messages to, by primary name.
 fn client_list(broker: &Inner, request: &Request) -> Result<Bytes, RpcError> {
     let filter = parse_filter(request.params())?;
-    let caller = broker.router.client(request.sender());
-    let rights = caller.and_then(|caller| caller.rights().clone());
+    // One that has left meanwhile has no rights to be asked, and whoever has its name now did not call.
+    let caller = broker.router.client(request.sender()).ok_or(RpcCode::INTERNAL)?;
+    let rights = caller.rights().clone();
     let start = thread_time();
     let late = Cell::new(false);
     let clients = broker.router.client_list(|name| {

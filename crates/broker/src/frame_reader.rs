@@ -95,6 +95,10 @@ impl<'a> FrameReader<'a> {
                 Turn::Yield => {
                     self.give_way().await;
                     self.finish_operation().await;
+                    // What it was about is let go of before anything is waited for.
+                    if let Err(reason) = self.charge() {
+                        return reason;
+                    }
                 }
                 Turn::Relief => self.relief().await,
             }
@@ -161,6 +165,10 @@ impl<'a> FrameReader<'a> {
                 self.decoder.keep(chunk).map_err(EndReason::Malformed)?;
                 return Ok(if self.sender.should_yield() { Turn::Yield } else { Turn::Again });
             };
+            if let Some(reason) = self.connection.reason() {
+                // Ended by another thread in the midst of the chunk.
+                return Err(reason.clone());
+            }
             if let Some(turn) = self.take_frame(header, body, None).map_err(EndReason::Malformed)? {
                 self.decoder.keep(chunk).map_err(EndReason::Malformed)?;
                 self.unfinished = self.decoder.kept_bytes() > 0;
@@ -221,6 +229,11 @@ impl<'a> FrameReader<'a> {
 
     /// Goes on with an operation that takes more than one turn.
     async fn finish_operation(&mut self) {
+        if !self.sender.is_unfinished() {
+            return;
+        }
+        // It is not read from meanwhile, so that it says nothing means nothing.
+        self.connection.set_listening(false, self.broker.clock.now_ms());
         while self.sender.is_unfinished() && self.connection.reason().is_none() {
             let reads_on = self.broker.router.go_on(&mut self.sender);
             self.sender.flush();
@@ -230,6 +243,7 @@ impl<'a> FrameReader<'a> {
             }
             self.give_way().await;
         }
+        self.connection.set_listening(true, self.broker.clock.now_ms());
     }
 
     /// Ends a turn for those who want to know what was denied in it.
@@ -247,10 +261,10 @@ impl<'a> FrameReader<'a> {
         self.connection.set_listening(true, self.broker.clock.now_ms());
     }
 
-    /// Charges what is kept, and what the next read may add, to what all half-read frames may take. Where that is used
+    /// Charges what is kept, of an operation that is not done too, and what the next read may add, to what all half-read frames may take. Where that is used
     /// up, whoever takes most of it goes: this connection, or another one whose memory this one then gets.
     fn charge(&mut self) -> Result<(), EndReason> {
-        let held = self.decoder.held_bytes();
+        let held = self.decoder.held_bytes().saturating_add(self.sender.unfinished_bytes());
         let budget = &self.broker.input_budget;
         if held <= self.charged {
             budget.refund(self.charged - held);

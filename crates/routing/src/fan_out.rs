@@ -97,6 +97,11 @@ impl Sender {
         self.unfinished.is_some()
     }
 
+    /// Bytes kept of an operation that takes more than one turn.
+    pub fn unfinished_bytes(&self) -> usize {
+        self.unfinished.as_ref().map_or(0, Unfinished::bytes)
+    }
+
     /// Clients whose queues filled up since the last call; the sender's connection waits for them, together at
     /// most the pause allowed.
     pub fn take_stalled(&mut self) -> Vec<Arc<ClientEntry>> {

@@ -8,10 +8,12 @@ use crate::subscriptions::Interest;
 use crate::sync::Arc;
 use crate::{ClientEntry, Sender, TURN_WORK};
 use bytes::Bytes;
+use elbus_protocol::limits::MASK_BYTES;
 use elbus_protocol::mask::Syntax;
 use elbus_protocol::{AckFrame, ErrorCode, Masks, Op, OpBody};
+use memchr::{memchr, memchr_iter};
 
-/// Levels of masks changed under one hold of the lock, but one mask at least: about 100 microseconds.
+/// Levels of masks changed under one hold of the lock, and those of one mask more: about 100 microseconds.
 pub(crate) const LEVELS_PER_HOLD: usize = 1_024;
 /// What changing one level of a mask costs, in deliveries.
 const WORK_PER_LEVEL: usize = 4;
@@ -32,6 +34,41 @@ struct Progress {
     /// Where the next mask begins; past the end once all are done.
     at: usize,
     result: Result<(), ErrorCode>,
+}
+
+impl Unfinished {
+    pub(crate) fn bytes(&self) -> usize {
+        self.masks.len()
+    }
+}
+
+impl Progress {
+    /// A denied mask decides the answer, whatever else was wrong.
+    fn refuse(&mut self, code: ErrorCode) {
+        if self.result != Err(ErrorCode::Access) {
+            self.result = Err(code);
+        }
+    }
+}
+
+/// The first masks of some, about [`LEVELS_PER_HOLD`] levels of them; how many bytes they take with what is between
+/// them, and how many levels they have. None for one mask that is longer than any may be, which is looked at no further.
+fn slice(rest: &[u8]) -> (Option<Vec<&str>>, usize, usize) {
+    let (mut masks, mut length, mut levels) = (Vec::new(), 0, 0);
+    while let Some(rest) = rest.get(length..)
+        && levels < LEVELS_PER_HOLD
+    {
+        let end = memchr(0, rest).unwrap_or(rest.len());
+        if end > MASK_BYTES {
+            return if masks.is_empty() { (None, end + 1, 1) } else { (Some(masks), length, levels) };
+        }
+        // The whole was checked to be UTF-8 when the frame was read.
+        let mask = rest.get(..end).and_then(|mask| str::from_utf8(mask).ok()).unwrap_or_default();
+        levels += 1 + memchr_iter(b'/', mask.as_bytes()).count();
+        length += end + 1;
+        masks.push(mask);
+    }
+    (Some(masks), length, levels)
 }
 
 /// The masks of an operation that changes some.
@@ -101,17 +138,13 @@ impl Router {
             if !whole && sender.work >= TURN_WORK {
                 return false;
             }
-            let mut levels = 0;
-            let few = |mask: &&str| {
-                let before = levels;
-                levels += 1 + mask.matches('/').count();
-                before == 0 || levels <= LEVELS_PER_HOLD
-            };
-            // The whole was checked to be UTF-8 when the frame was read.
-            let texts = rest.split(|byte| *byte == 0).map(|mask| str::from_utf8(mask).unwrap_or_default());
-            let slice: Vec<&str> = texts.take_while(few).collect();
+            let (slice, length, levels) = slice(rest);
             sender.work += levels * WORK_PER_LEVEL;
-            progress.at += slice.iter().map(|mask| mask.len() + 1).sum::<usize>();
+            progress.at += length;
+            let slice = slice.unwrap_or_else(|| {
+                progress.refuse(ErrorCode::Data);
+                Vec::new()
+            });
             let limit_reached = match op {
                 Op::Subscribe => self.add_masks(sender, op, Interest::Subscription, &slice, progress),
                 Op::Exclude => self.add_masks(sender, op, Interest::Exclusion, &slice, progress),
@@ -149,13 +182,11 @@ impl Router {
                 break (refused, all_taken);
             }
         };
-        if let Some((code, mask)) = refused
-            && progress.result != Err(ErrorCode::Access)
-        {
-            progress.result = Err(code);
-            if code == ErrorCode::Access {
+        if let Some((code, mask)) = refused {
+            if code == ErrorCode::Access && progress.result != Err(code) {
                 sender.deny(op, mask);
             }
+            progress.refuse(code);
         }
         if !all_taken {
             progress.result = progress.result.and(Err(ErrorCode::Data));

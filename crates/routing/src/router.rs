@@ -11,6 +11,7 @@ use crate::sync::{
 };
 use crate::{ClientAaa, ClientEntry, ClientInfo, Push, Sender, Totals, broadcast};
 use bytes::Bytes;
+use elbus_protocol::limits::MASK_LEVELS;
 use elbus_protocol::mask::Syntax;
 use elbus_protocol::reserved::{BROKER_NAME, BROKER_TOPICS, WARN_TOPIC};
 use elbus_protocol::{AckFrame, ErrorCode, EventKind, Op, OpBody, OpFrame};
@@ -171,8 +172,8 @@ impl Router {
     pub fn unregister(&self, client: &Arc<ClientEntry>) -> Option<Vec<Arc<ClientEntry>>> {
         self.change(|tables| {
             let secondaries = tables.registry.remove(client)?;
-            self.depart(&mut tables.subscriptions, std::slice::from_ref(client));
-            self.depart(&mut tables.subscriptions, &secondaries);
+            let departing: Vec<_> = std::iter::once(client).chain(&secondaries).map(Arc::clone).collect();
+            self.depart(&mut tables.subscriptions, &departing);
             Some(secondaries)
         })
     }
@@ -181,9 +182,10 @@ impl Router {
     /// them hold.
     fn depart(&self, subscriptions: &mut Subscriptions, clients: &[Arc<ClientEntry>]) {
         let mut departed = self.departed.lock().unwrap_or_else(PoisonError::into_inner);
-        for client in clients {
-            departed.leaving.push(Arc::clone(client));
-            subscriptions.remove_client(client, LEVELS_PER_HOLD);
+        departed.leaving.extend(clients.iter().map(Arc::clone));
+        // One slice in all: the rest is left to `forget`.
+        if let Some(first) = clients.first() {
+            subscriptions.remove_client(first, LEVELS_PER_HOLD);
         }
     }
 
@@ -197,34 +199,46 @@ impl Router {
         }
     }
 
-    /// Goes on ending the subscriptions and exclusions of a client that has left and held more than a few hundred
-    /// of them. True once none is left; call it again until then, other work in between.
+    /// Goes on ending the subscriptions and exclusions of a client that has left. True once none is left; call it again until then, other work in between.
     pub fn forget(&self, client: &Arc<ClientEntry>) -> bool {
         self.change(|tables| tables.subscriptions.remove_client(client, LEVELS_PER_HOLD))
     }
 
-    /// Replaces what a connected client may do, and takes out the subscriptions and exclusions it may not have any
-    /// more. All its operations that begin after this has returned are held to the new rights; what is queued for
-    /// it stays queued.
-    pub fn set_rights(&self, client: &Arc<ClientEntry>, rights: ClientAaa) {
+    /// Replaces what a connected client may do. All its operations that begin after this has returned are held to the
+    /// new rights; what is queued for it stays queued. [`Router::prune`] follows.
+    pub fn replace_rights(&self, client: &Arc<ClientEntry>, rights: ClientAaa) {
         self.change(|tables| {
             client.replace_rights(rights);
             tables.registry.rights_changed();
         });
+    }
+
+    /// Takes out the subscriptions and exclusions that a client may not have any more.
+    pub fn prune(&self, client: &Arc<ClientEntry>) {
         let held = self.read().subscriptions.places(client);
-        for slice in held.chunks(LEVELS_PER_HOLD / 4) {
+        for slice in held.chunks(LEVELS_PER_HOLD / MASK_LEVELS) {
             let masks = self.read().subscriptions.masks_at(client, slice);
-            let denied: Vec<_> = masks
-                .into_iter()
-                .filter(|(interest, mask)| {
-                    mask != WARN_TOPIC && authorise(client, interest.op(), mask).is_err()
-                })
-                .collect();
-            self.change(|tables| {
-                for (interest, mask) in &denied {
-                    tables.subscriptions.remove(*interest, client, mask);
+            loop {
+                let epoch = client.rights_epoch();
+                let denied: Vec<_> = masks
+                    .iter()
+                    .filter(|(interest, mask)| {
+                        mask != WARN_TOPIC && authorise(client, interest.op(), mask).is_err()
+                    })
+                    .collect();
+                let done = denied.is_empty()
+                    || self.change(|tables| {
+                        // Rights that were replaced meanwhile are asked again.
+                        let current = client.rights_epoch() == epoch;
+                        for (interest, mask) in denied.iter().filter(|_| current) {
+                            tables.subscriptions.remove(*interest, client, mask);
+                        }
+                        current
+                    });
+                if done {
+                    break;
                 }
-            });
+            }
         }
     }
 

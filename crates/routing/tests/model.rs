@@ -407,6 +407,7 @@ impl World {
         };
         let expected = self.may_register(&new, force);
         let replaced = self.router.register(&peer.entry, force);
+        self.forget(replaced.iter().flatten());
         assert_eq!(replaced.map(|replaced| self.indices(&replaced)), expected);
         match expected {
             Ok(replaced) => {
@@ -428,8 +429,16 @@ impl World {
         clients.iter().map(index).collect()
     }
 
+    /// As the broker does with whoever has left.
+    fn forget<'a>(&self, departed: impl IntoIterator<Item = &'a Arc<ClientEntry>>) {
+        for client in departed {
+            while !self.router.forget(client) {}
+        }
+    }
+
     fn unregister(&mut self, index: usize) {
         let departed = self.router.unregister(&self.peers[index].entry);
+        self.forget(std::iter::once(&self.peers[index].entry).chain(departed.iter().flatten()));
         if !self.known[index].registered {
             self.dose.late_departures += 1;
             assert!(departed.is_none());

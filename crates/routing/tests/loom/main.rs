@@ -111,12 +111,14 @@ fn enter(router: &Router, client: &Arc<ClientEntry>, force: bool) -> Result<(), 
     for replaced in router.register(client, force)? {
         replaced.outbox().close();
         assert!(router.forget(&replaced));
+        // As its session does when it ends.
+        router.settle(&replaced);
     }
     Ok(())
 }
 
 /// As the broker does it: takes a client out with its secondaries. False if it was out already.
-fn leave(router: &Router, client: &Arc<ClientEntry>) -> bool {
+fn put_out(router: &Router, client: &Arc<ClientEntry>) -> bool {
     let secondaries = router.unregister(client);
     let was_in = secondaries.is_some();
     for gone in secondaries.into_iter().flatten() {
@@ -128,11 +130,18 @@ fn leave(router: &Router, client: &Arc<ClientEntry>) -> bool {
     was_in
 }
 
+/// As a session does it when it ends.
+fn leave(router: &Router, client: &Arc<ClientEntry>) -> bool {
+    let was_in = put_out(router, client);
+    router.settle(client);
+    was_in
+}
+
 /// As the broker does it: ends the connection of whoever has this name now.
 fn kick(router: &Router, name: &str) -> Option<Arc<ClientEntry>> {
     let client = router.client(name)?;
     client.outbox().close();
-    leave(router, &client);
+    put_out(router, &client);
     Some(client)
 }
 

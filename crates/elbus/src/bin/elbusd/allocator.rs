@@ -17,11 +17,14 @@ pub(crate) fn give_memory_back() {
     #[cfg(unix)]
     if std::env::var_os(DELAY).is_none()
         && let Ok(program) = std::env::current_exe()
+        && let Some(name) = std::env::args_os().next()
+        // Not where a loader was told to run it: that is what would be started.
+        && std::path::Path::new(&name).file_name() == program.file_name()
     {
         use std::os::unix::process::CommandExt;
-        let mut arguments = std::env::args_os();
+        let arguments = std::env::args_os().skip(1);
         let mut command = std::process::Command::new(program);
-        arguments.next().into_iter().for_each(|name| _ = command.arg0(name));
+        command.arg0(name);
         let _failed = command.args(arguments).env(DELAY, "0").exec();
     }
 }
