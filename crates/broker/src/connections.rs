@@ -101,16 +101,19 @@ impl Connections {
         Ok(connection)
     }
 
-    /// Which login gives way to a new one: one of those that have said nothing, else one of all. It is drawn by lot from
-    /// the older half: the oldest would be, in a flood, whoever is honest and not quite as fast as the flood; and who
-    /// has just come is given a moment to speak.
+    /// Which login gives way to a new one: of the older half one that has said nothing, else any of it, drawn by lot. The
+    /// oldest would be, in a flood, whoever is honest and not quite as fast as the flood; and who has just come is given
+    /// a moment to be heard.
     fn victim(&self, table: &Table) -> Option<Arc<Connection>> {
+        let older = || {
+            let older = table.logins.values().take(table.logins.len().div_ceil(2));
+            older.filter(|login| login.reason().is_none())
+        };
+        let lot = usize::try_from(self.lots.hash_one(table.next_id)).unwrap_or_default();
         let draw = |mute: bool| {
-            let wanted = |login: &&Arc<Connection>| login.reason().is_none() && (!mute || login.is_mute());
-            let count = table.logins.values().filter(wanted).count();
-            let lot = usize::try_from(self.lots.hash_one(table.next_id)).unwrap_or_default();
-            let place = lot.checked_rem(count.div_ceil(2))?;
-            table.logins.values().filter(wanted).nth(place).map(Arc::clone)
+            let wanted = |login: &&Arc<Connection>| !mute || login.is_mute();
+            let place = lot.checked_rem(older().filter(wanted).count())?;
+            older().filter(wanted).nth(place).map(Arc::clone)
         };
         draw(true).or_else(|| draw(false))
     }

@@ -32,8 +32,8 @@ pub struct BrokerOptions {
     pub connections: usize,
     /// Connections at once from one remote address or one foreign user. Default 256.
     pub connections_per_peer: usize,
-    /// Logins in progress at once. Default 64. For one more, one of the older half of those that have sent nothing is
-    /// dropped, else of all, drawn by lot.
+    /// Logins in progress at once. Default 64. For one more, one of the older half is dropped, drawn by lot, those first
+    /// that have sent nothing.
     pub logins: usize,
 }
 

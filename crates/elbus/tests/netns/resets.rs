@@ -107,6 +107,8 @@ fn c37_a_storm_of_resets_leaves_nothing_behind() {
             }
         });
     });
+    // Before the observer itself sends in the background: two looks that are not one must not differ by that.
+    let own_frames = observer.frames_of_others();
     // What the connections that receive are reset in the midst of.
     let stop = Arc::new(AtomicBool::new(false));
     let flooding = {
@@ -119,7 +121,6 @@ fn c37_a_storm_of_resets_leaves_nothing_behind() {
         })
     };
 
-    let own_frames = observer.frames_of_others();
     let dose = Dose::default();
     // The first few fill caches and pools, which belong to every broker at work.
     storm(&lan, &dose, 50);
