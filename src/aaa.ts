@@ -51,9 +51,6 @@ function id(field: string, value: unknown): number | undefined {
 
 /** A frozen copy, checked but for the masks and networks, which Rust checks. */
 function frozen(name: string, given: AaaEntry): AaaEntry {
-  if (given === null || typeof given !== 'object') {
-    throw new BusError('ERR_BUS_ARGUMENT', `the entry of ${name} is an object`)
-  }
   const entry: Record<string, unknown> = {}
   checkFields(`the entry of ${name}`, given, FIELDS)
   for (const [field, value] of Object.entries(given)) {
@@ -61,8 +58,6 @@ function frozen(name: string, given: AaaEntry): AaaEntry {
     if (field === 'hosts') entry[field] = frozenList(field, value)
     else if (field === 'peer') {
       const peer = value as { uid?: unknown; gid?: unknown }
-      if (peer === null || typeof peer !== 'object')
-        throw new BusError('ERR_BUS_ARGUMENT', 'peer is an object')
       checkFields(`peer in the entry of ${name}`, peer, PEER_FIELDS)
       entry[field] = Object.freeze({ uid: id('uid', peer.uid), gid: id('gid', peer.gid) })
     } else entry[field] = rule(field, value)
@@ -81,8 +76,8 @@ function masks(given: Rule | undefined): string[] | undefined {
  * primary part of their name; secondaries have the rights of their primary.
  *
  * It may be edited at any time. What a client may do is copied when it connects: an edit holds for later logins.
- * `broker.forceDisconnect()` makes a connected client log in again, {@link AaaMap.apply} gives it the new rights as it is. Entries are frozen copies of what was given: change
- * one with {@link AaaMap.set} or {@link AaaMap.update}.
+ * `broker.forceDisconnect()` makes a connected client log in again, {@link AaaMap.apply} gives it the new rights as it
+ * is. Entries are frozen copies of what was given: change one with {@link AaaMap.set} or {@link AaaMap.update}.
  */
 export class AaaMap extends Map<string, AaaEntry> {
   /** An entry that allows to log in and to receive messages, and nothing else: `{ ...AaaMap.NOTHING, publish: ['a/#'] }`. */

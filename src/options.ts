@@ -171,7 +171,7 @@ export const LONGEST = 0x7fff_ffff
 /** Throws for a field that is none: a misspelt option would be a bound or a right that is not in force. */
 export function checkFields(what: string, given: object, known: readonly string[]): void {
   if (given === null || typeof given !== 'object') {
-    throw new BusError('ERR_BUS_ARGUMENT', `${what}: an object, not ${String(given)}`)
+    throw new BusError('ERR_BUS_ARGUMENT', `an object is wanted for ${what}, not ${String(given)}`)
   }
   for (const field of Object.keys(given)) {
     if (known.includes(field)) continue

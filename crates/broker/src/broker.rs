@@ -11,8 +11,8 @@ use crate::{
 use elbus_protocol::reserved::BROKER_NAME;
 use elbus_protocol::{ErrorCode, client_name};
 use elbus_routing::{
-    AaaMap, Budget, ClientAaa, ClientEntry, ClientInfo, ClientKind, Drain, Origin, QueueLimits, RouteLimits,
-    Router, Totals,
+    AaaMap, Budget, ClientEntry, ClientInfo, ClientKind, Drain, Origin, QueueLimits, RouteLimits, Router,
+    Totals,
 };
 use elbus_rpc::EndpointOptions;
 #[cfg(feature = "rpc")]
@@ -501,17 +501,16 @@ impl Broker {
         // or waits and gets the new ones.
         let entries = map.lock();
         let clients: Vec<_> = inner.router.clients().into_iter().filter(concerned).collect();
-        let (stay, go): (Vec<_>, Vec<_>) = clients
-            .iter()
-            .map(|client| (client, entries.get(client.primary_name())))
-            .partition(|(client, rights)| rights.is_some_and(|rights| rights.may_connect(client.origin())));
-        for (client, rights) in &stay {
-            if let Some(rights) = rights {
-                inner.router.replace_rights(client, ClientAaa::clone(rights));
+        let (mut stay, mut go) = (Vec::new(), Vec::new());
+        for client in &clients {
+            let rights = entries.get(client.primary_name());
+            if let Some(rights) = rights.filter(|rights| rights.may_connect(client.origin())) {
+                inner.router.replace_rights(client, rights.clone());
+                stay.push(client);
+            } else {
+                go.push(client);
             }
         }
-        let stay: Vec<_> = stay.into_iter().map(|(client, _)| client).collect();
-        let go: Vec<_> = go.into_iter().map(|(client, _)| client).collect();
         // Logins wait for the map, so it is held for the exchange alone.
         drop(entries);
         for client in go {

@@ -9,12 +9,10 @@ use elbus_protocol::DecodeError;
 use elbus_protocol::client_name::NameError;
 use elbus_routing::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use elbus_routing::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use elbus_routing::{Batch, ClientEntry, Drain, Outbox};
+use elbus_routing::{Batch, ClientEntry, Drain, Outbox, contain};
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{OnceLock, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -380,9 +378,7 @@ impl Drain for ConnectionDrain {
     fn ready(&self, outbox: &Outbox) {
         // The socket may be anybody's, and this is the middle of somebody else's operation, or of a walk of the
         // housekeeper: what panics there ends its own connection (test `c49_a_panic_of_a_receiver_does_not_reach_who_sends_to_it`).
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.0.write_now(outbox))) {
-            // Dropping what was thrown could throw again.
-            mem::forget(panic);
+        if !contain(|| self.0.write_now(outbox)) {
             self.0.end(EndReason::Panicked);
         }
     }

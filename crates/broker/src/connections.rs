@@ -22,7 +22,7 @@ enum Owner {
 struct Table {
     next_id: u64,
     open: BTreeMap<u64, (Arc<Connection>, Option<Owner>)>,
-    /// Those that have not logged in.
+    /// Those that have not logged in, oldest first.
     logins: BTreeMap<u64, Arc<Connection>>,
     owners: HashMap<Owner, usize>,
     closing: bool,

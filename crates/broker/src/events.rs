@@ -6,11 +6,10 @@
 
 use crate::event_limits::{HeldDenials, RateLimit, ToldRefusals};
 use crate::{BrokerEvent, Operation};
-use elbus_routing::{ClientEntry, Denial, Router};
+use elbus_routing::{ClientEntry, Denial, Router, contain};
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -72,11 +71,15 @@ fn printable(text: String) -> String {
     if !text.chars().any(char::is_control) {
         return text;
     }
-    let escape = |c: char| {
-        let escaped = c.is_control().then(|| c.escape_default());
-        escaped.into_iter().flatten().chain((!c.is_control()).then_some(c))
-    };
-    text.chars().flat_map(escape).collect()
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            escaped.extend(character.escape_default());
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped
 }
 
 impl State {
@@ -316,13 +319,8 @@ impl Events {
         {
             turn += 1;
             drop(state);
-            // What the hook leaves behind when it panics is its own business.
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| hook(event))) {
-                // Dropping what was thrown could throw again.
-                mem::forget(panic);
-                if !self.hook_panicked.swap(true, Ordering::Relaxed) {
-                    tracing::error!("the hook for events panicked; further panics are not logged");
-                }
+            if !contain(|| hook(event)) && !self.hook_panicked.swap(true, Ordering::Relaxed) {
+                tracing::error!("the hook for events panicked; further panics are not logged");
             }
             state = self.lock();
         }

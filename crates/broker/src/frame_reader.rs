@@ -20,6 +20,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 
 /// What a connection may keep of half a frame however much the others do, in bytes: most frames are smaller.
 const FREE_BYTES: usize = LARGE_FRAME_BYTES;
+
 /// Bytes of large frames after which others get the thread: as long as a turn of routing, some hundred
 /// microseconds.
 const TURN_BYTES: usize = 1 << 20;
@@ -261,8 +262,9 @@ impl<'a> FrameReader<'a> {
         self.connection.set_listening(true, self.broker.clock.now_ms());
     }
 
-    /// Charges what is kept, of an operation that is not done too, and what the next read may add, to what all half-read frames may take. Where that is used
-    /// up, whoever takes most of it goes: this connection, or another one whose memory this one then gets.
+    /// Charges what is kept, of an operation that is not done too, and what the next read may add, to what all half-read
+    /// frames may take. Where that is used up, whoever takes most of it goes: this connection, or another one whose
+    /// memory this one then gets.
     fn charge(&mut self) -> Result<(), EndReason> {
         let held = self.decoder.held_bytes().saturating_add(self.sender.unfinished_bytes());
         let budget = &self.broker.input_budget;

@@ -6,34 +6,14 @@ mod support;
 
 use elbus::{CallError, Client, ClientError, ErrorCode, EventKind, Options, QoS, RpcCode, connect};
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::Command;
-use std::sync::OnceLock;
 use std::time::Duration;
-use support::Process;
 use support::raw::{BROADCAST, MESSAGE, PUBLISH, Raw};
+use support::{Process, example};
 use tokio::time::timeout;
 
 /// How long anything may take that is on its way.
 const WAIT: Duration = Duration::from_secs(20);
-
-/// The program of an example, built now if only this test was.
-fn example(name: &str) -> PathBuf {
-    static BUILT: OnceLock<()> = OnceLock::new();
-    let test = std::env::current_exe().unwrap();
-    let profile = test.parent().and_then(|deps| deps.parent()).unwrap();
-    let program = profile.join("examples").join(name);
-    if !program.exists() {
-        BUILT.get_or_init(|| {
-            let mut cargo = Command::new(env!("CARGO"));
-            cargo.args(["build", "-p", "elbus", "--examples", "--features", "server,rpc", "--target-dir"]);
-            cargo.arg(profile.parent().unwrap()).current_dir(env!("CARGO_MANIFEST_DIR"));
-            let status = cargo.status().unwrap();
-            assert!(status.success(), "the examples cannot be built: {status}");
-        });
-    }
-    program
-}
 
 /// A running example and where it listens.
 struct Example {
@@ -69,7 +49,7 @@ impl Example {
         let (status, output) = self.process.wait();
         assert!(status.success(), "{status}\n{output}");
         if let Some(path) = self.address.strip_prefix("unix:") {
-            assert!(!PathBuf::from(path).exists(), "{path} is left");
+            assert!(!std::path::Path::new(path).exists(), "{path} is left");
         }
     }
 }

@@ -1,10 +1,10 @@
 //! A peer mask resolved to the clients it reaches, by their full names.
 
 use crate::ClientEntry;
+use crate::sync::Arc;
 use elbus_protocol::mask::{Level, Syntax};
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::Arc;
 
 /// The clients `mask` matches, and how many names were looked at: those that share its levels up to the first
 /// wildcard.

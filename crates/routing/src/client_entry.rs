@@ -141,7 +141,7 @@ impl ClientEntry {
         self.rights.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Replaces its permissions. For [`crate::Router::set_rights`], under the lock of the tables.
+    /// Replaces its permissions. For [`crate::Router::replace_rights`], under the lock of the tables.
     pub(crate) fn replace_rights(&self, rights: ClientAaa) {
         *self.rights.write().unwrap_or_else(PoisonError::into_inner) = Some(rights);
         self.rights_epoch.fetch_add(1, Ordering::Release);

@@ -4,12 +4,12 @@ use crate::denials::Denials;
 use crate::mask_change::Unfinished;
 use crate::outbox::INLINE_BYTES;
 use crate::route_cache::{Receivers, RouteCache};
+use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 use crate::{ClientEntry, Denial, Push, Traffic};
 use bytes::Bytes;
 use elbus_protocol::{AckFrame, ErrorCode, EventKind, Op, encode_ack, encode_event_head};
 use std::mem;
-use std::sync::Arc;
 
 /// Work after which a connection lets others have its thread: about this many deliveries, a few hundred
 /// microseconds.

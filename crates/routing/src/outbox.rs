@@ -5,12 +5,11 @@
 //! between its receivers and leaves by a vectored write.
 
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use crate::{Budget, Traffic};
+use crate::{Budget, Traffic, contain};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll, Waker};
 
 /// Largest payload that is copied into each receiver's buffer, in bytes. Beyond it sharing one copy costs
@@ -329,9 +328,7 @@ impl Outbox {
     /// Tells the owner of the connection that there is something to take. One that panics loses its client, and not
     /// the thread of whoever has sent something.
     pub fn notify(&self) {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.drain.ready(self))) {
-            // Dropping what was thrown could throw again.
-            mem::forget(panic);
+        if !contain(|| self.drain.ready(self)) {
             self.close();
         }
     }
@@ -464,9 +461,7 @@ impl Outbox {
         let waiting = mem::take(&mut state.waiting);
         drop(state);
         waiting.into_iter().for_each(Waker::wake);
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.drain.closed())) {
-            mem::forget(panic);
-        }
+        contain(|| self.drain.closed());
     }
 
     /// Frees memory an idle client does not need.

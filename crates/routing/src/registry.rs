@@ -3,12 +3,12 @@
 //! One ordered map serves every look-up: a name, the secondaries of a primary and the names behind a peer mask
 //! are all ranges of it, and a client list comes out sorted.
 
+use crate::sync::Arc;
 use crate::{ClientEntry, ClientKind};
 use elbus_protocol::ErrorCode;
 use elbus_protocol::client_name::SECONDARY_MARK;
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::Arc;
 
 #[derive(Debug, Default)]
 pub(crate) struct Registry {

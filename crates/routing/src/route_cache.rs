@@ -4,10 +4,10 @@
 //! comparison, without a lock, with the access rules already applied.
 
 use crate::ClientEntry;
+use crate::sync::Arc;
 use elbus_protocol::{ErrorCode, Op};
 use foldhash::fast::RandomState;
 use std::hash::BuildHasher;
-use std::sync::Arc;
 
 /// Clients one operation goes to, each once.
 pub(crate) type Receivers = Arc<[Arc<ClientEntry>]>;

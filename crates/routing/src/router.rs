@@ -178,8 +178,8 @@ impl Router {
         })
     }
 
-    /// Keeps clients that leave the registry, under its lock, so that totals never miss them, and ends what most of
-    /// them hold.
+    /// Keeps clients that leave the registry, under its lock, so that totals never miss them, and begins to end what
+    /// they hold.
     fn depart(&self, subscriptions: &mut Subscriptions, clients: &[Arc<ClientEntry>]) {
         let mut departed = self.departed.lock().unwrap_or_else(PoisonError::into_inner);
         departed.leaving.extend(clients.iter().map(Arc::clone));
@@ -199,7 +199,8 @@ impl Router {
         }
     }
 
-    /// Goes on ending the subscriptions and exclusions of a client that has left. True once none is left; call it again until then, other work in between.
+    /// Goes on ending the subscriptions and exclusions of a client that has left. True once none is left; call it again
+    /// until then, other work in between.
     pub fn forget(&self, client: &Arc<ClientEntry>) -> bool {
         self.change(|tables| tables.subscriptions.remove_client(client, LEVELS_PER_HOLD))
     }

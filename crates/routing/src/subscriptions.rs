@@ -96,15 +96,20 @@ impl Subscriptions {
         client.slot.store(slot, Ordering::Relaxed);
     }
 
-    fn held(&mut self, client: &Arc<ClientEntry>) -> Option<(u32, &mut Held)> {
+    fn held_by(&self, client: &Arc<ClientEntry>) -> Option<(u32, &Held)> {
         let slot = client.slot.load(Ordering::Relaxed);
-        let held = self.held.get_mut(slot as usize)?;
+        let held = self.held.get(slot as usize)?;
         held.client.as_ref().is_some_and(|holder| Arc::ptr_eq(holder, client)).then_some((slot, held))
+    }
+
+    fn held(&mut self, client: &Arc<ClientEntry>) -> Option<(u32, &mut Held)> {
+        let (slot, _) = self.held_by(client)?;
+        self.held.get_mut(slot as usize).map(|held| (slot, held))
     }
 
     /// Where the masks of a client are.
     pub(crate) fn places(&self, client: &Arc<ClientEntry>) -> Vec<(Interest, Place)> {
-        self.held_by(client).map(|held| held.places.iter().copied().collect()).unwrap_or_default()
+        self.held_by(client).map(|(_, held)| held.places.iter().copied().collect()).unwrap_or_default()
     }
 
     /// The masks at these places, as far as the client still holds them.
@@ -113,17 +118,12 @@ impl Subscriptions {
         client: &Arc<ClientEntry>,
         places: &[(Interest, Place)],
     ) -> Vec<(Interest, String)> {
-        let Some(held) = self.held_by(client) else { return Vec::new() };
+        let Some((_, held)) = self.held_by(client) else { return Vec::new() };
         let mask = |(interest, place): &(Interest, Place)| match interest {
             Interest::Subscription => (*interest, self.wanted.mask(*place)),
             Interest::Exclusion => (*interest, self.unwanted.mask(*place)),
         };
         places.iter().filter(|place| held.places.contains(*place)).map(mask).collect()
-    }
-
-    fn held_by(&self, client: &Arc<ClientEntry>) -> Option<&Held> {
-        let held = self.held.get(client.slot.load(Ordering::Relaxed) as usize)?;
-        held.client.as_ref().is_some_and(|holder| Arc::ptr_eq(holder, client)).then_some(held)
     }
 
     fn tree(&mut self, interest: Interest) -> &mut MaskTree {
@@ -142,7 +142,7 @@ impl Subscriptions {
         limits: MaskLimits,
     ) -> bool {
         let Some((slot, count, bytes)) =
-            self.held(client).map(|(slot, held)| (slot, held.places.len(), held.bytes))
+            self.held_by(client).map(|(slot, held)| (slot, held.places.len(), held.bytes))
         else {
             return true;
         };
@@ -153,7 +153,7 @@ impl Subscriptions {
         if exceeded {
             let known = self.tree(interest).find(mask);
             return known.is_some_and(|place| {
-                self.held(client).is_some_and(|(_, held)| held.places.contains(&(interest, place)))
+                self.held_by(client).is_some_and(|(_, held)| held.places.contains(&(interest, place)))
             });
         }
         let (place, new) = self.tree(interest).insert(mask, slot);

@@ -259,19 +259,16 @@ impl Core {
                 self.submit_rpc(sender, &RpcFrame::Error { id, code: *code, data }, qos)
             }
         };
-        let sent = match sent {
-            // The caller is told at once instead of running into its deadline.
-            Err(SubmitError::TooLarge { .. }) => {
-                let code = RpcCode::from_bus(ErrorCode::Data);
-                self.submit_rpc(sender, &RpcFrame::Error { id, code, data: b"" }, qos)
-            }
-            // So few bytes may fit where the answer did not.
-            Err(SubmitError::Overflow) => {
-                let code = RpcCode::from_bus(ErrorCode::NotDelivered);
-                self.submit_rpc(sender, &RpcFrame::Error { id, code, data: b"" }, qos)
-            }
-            sent => sent,
+        // The caller is told at once instead of running into its deadline: so few bytes may fit where the answer did not.
+        let told = match sent {
+            Err(SubmitError::TooLarge { .. }) => Some(ErrorCode::Data),
+            Err(SubmitError::Overflow) => Some(ErrorCode::NotDelivered),
+            _ => None,
         };
+        let sent = told.map_or(sent, |code| {
+            let code = RpcCode::from_bus(code);
+            self.submit_rpc(sender, &RpcFrame::Error { id, code, data: b"" }, qos)
+        });
         if sent.is_err() {
             count(&self.dropped.answers);
         }

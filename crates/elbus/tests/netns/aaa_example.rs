@@ -2,12 +2,9 @@
 //! says of `test` and `test2`, with addresses that are real.
 
 use crate::net::{Host, Lan, can_have_hosts};
-use crate::support::Process;
+use crate::support::{Process, example};
 use elbus::{Client, ClientError, ErrorCode, Options, QoS, connect};
 use std::io::Write;
-use std::path::PathBuf;
-use std::process::Command;
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
@@ -15,24 +12,6 @@ use tokio::time::timeout;
 const PERIOD: Duration = Duration::from_secs(5);
 /// How long anything may take that is on its way.
 const WAIT: Duration = Duration::from_secs(20);
-
-/// The program of an example, built now if only this test was.
-fn example(name: &str) -> PathBuf {
-    static BUILT: OnceLock<()> = OnceLock::new();
-    let test = std::env::current_exe().unwrap();
-    let profile = test.parent().and_then(|deps| deps.parent()).unwrap();
-    let program = profile.join("examples").join(name);
-    if !program.exists() {
-        BUILT.get_or_init(|| {
-            let mut cargo = Command::new(env!("CARGO"));
-            cargo.args(["build", "-p", "elbus", "--examples", "--features", "server,rpc", "--target-dir"]);
-            cargo.arg(profile.parent().unwrap()).current_dir(env!("CARGO_MANIFEST_DIR"));
-            let status = cargo.status().unwrap();
-            assert!(status.success(), "the examples cannot be built: {status}");
-        });
-    }
-    program
-}
 
 /// Logs in from a host.
 fn log_in(host: &Host, address: &str, name: &str) -> Result<Client, ClientError> {

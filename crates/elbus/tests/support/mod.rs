@@ -9,6 +9,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
@@ -78,6 +79,24 @@ impl Drop for Server {
         // What cannot be removed does no harm.
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+/// The program of an example, built now if only this test was.
+pub(crate) fn example(name: &str) -> PathBuf {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    let test = std::env::current_exe().unwrap();
+    let profile = test.parent().and_then(|deps| deps.parent()).unwrap();
+    let program = profile.join("examples").join(name);
+    if !program.exists() {
+        BUILT.get_or_init(|| {
+            let mut cargo = Command::new(env!("CARGO"));
+            cargo.args(["build", "-p", "elbus", "--examples", "--features", "server,rpc", "--target-dir"]);
+            cargo.arg(profile.parent().unwrap()).current_dir(env!("CARGO_MANIFEST_DIR"));
+            let status = cargo.status().unwrap();
+            assert!(status.success(), "the examples cannot be built: {status}");
+        });
+    }
+    program
 }
 
 /// Another program, its output read line by line; killed when dropped.
