@@ -8,7 +8,7 @@ use crate::broker::Inner;
 use crate::connection::{Connection, EndReason};
 use bytes::Bytes;
 use elbus_protocol::limits::LARGE_FRAME_BYTES;
-use elbus_protocol::{AckFrame, DecodeError, Decoder, ErrorCode, Header, OpFrame, OpHeader, encode_ack};
+use elbus_protocol::{AckFrame, DecodeError, Decoder, ErrorCode, Header, OpHeader, encode_ack};
 use elbus_routing::{ClientEntry, Sender};
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -128,8 +128,11 @@ impl<'a> FrameReader<'a> {
             self.decoder.unpack(chunk);
             self.unfinished = false;
             let result = self.take_frames(chunk.get(..filled).unwrap_or_default());
+            if self.connection.reason().is_some() {
+                self.sender.abandon();
+            }
             self.sender.flush();
-            result
+            result.map(|turn| self.unless_stalled(turn))
         })
     }
 
@@ -164,7 +167,7 @@ impl<'a> FrameReader<'a> {
             };
             let Some((header, body)) = next else {
                 self.decoder.keep(chunk).map_err(EndReason::Malformed)?;
-                return Ok(if self.sender.should_yield() { Turn::Yield } else { Turn::Again });
+                return Ok(Turn::Again);
             };
             if let Some(reason) = self.connection.reason() {
                 // Ended by another thread in the midst of the chunk.
@@ -185,14 +188,18 @@ impl<'a> FrameReader<'a> {
         body: &[u8],
         shared: Option<&Bytes>,
     ) -> Result<Option<Turn>, DecodeError> {
-        let frame = OpFrame::parse(header, body)?;
         if header.is_ping() {
             self.connection.pinged();
         }
-        if !self.broker.router.handle(&mut self.sender, &frame, body.len(), shared) {
+        if !self.broker.router.receive(&mut self.sender, header, body, shared)? {
             return Ok(Some(Turn::Relief));
         }
         Ok(self.sender.should_yield().then_some(Turn::Yield))
+    }
+
+    /// A turn after which others have the thread if it is time for that, or if a receiver turned out to be full.
+    fn unless_stalled(&self, turn: Turn) -> Turn {
+        if matches!(turn, Turn::Again) && self.sender.should_yield() { Turn::Yield } else { turn }
     }
 
     /// Answers a frame that is too large, if it asked for an answer; the connection ends all the same, because

@@ -138,6 +138,42 @@ pub fn encode_event_head(
     true
 }
 
+/// The beginning that deliveries of one kind, sender and topic have in common: all but the payload and its length.
+#[derive(Debug, Default)]
+pub struct EventHead {
+    bytes: Vec<u8>,
+}
+
+impl EventHead {
+    /// Takes over what [`encode_event_head`] wrote.
+    pub fn set(&mut self, head: &[u8]) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(head);
+    }
+
+    /// Bytes in front of each payload.
+    pub const fn length(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Appends one whole delivery to `out`. False, with `out` as it was, if the body's length does not fit 32 bits.
+    #[inline]
+    pub fn append(&self, out: &mut Vec<u8>, payload: &[u8]) -> bool {
+        let Some((&[kind, .., realtime], names)) = self.bytes.split_first_chunk::<{ EventHeader::BYTES }>()
+        else {
+            return false;
+        };
+        let Ok(length) = u32::try_from(names.len().saturating_add(payload.len())) else {
+            return false;
+        };
+        let [l0, l1, l2, l3] = length.to_le_bytes();
+        out.extend_from_slice(&[kind, l0, l1, l2, l3, realtime]);
+        out.extend_from_slice(names);
+        out.extend_from_slice(payload);
+        true
+    }
+}
+
 /// The six bytes of an acknowledgement.
 #[inline]
 pub fn encode_ack(ack: AckFrame) -> [u8; EventHeader::BYTES] {
@@ -172,6 +208,29 @@ mod tests {
             payload: b"pay\0load",
         };
         assert_eq!(Event::parse(header, &out[6..]), Ok(Event::Frame(expected)));
+    }
+
+    #[test]
+    fn a_head_is_used_for_any_payload() {
+        let mut head = EventHead::default();
+        assert!(!head.append(&mut Vec::new(), b""), "there is none yet");
+        for (kind, realtime, topic) in [
+            (EventKind::Message, false, None),
+            (EventKind::Publish, false, Some("a/b")),
+            (EventKind::Broadcast, true, None),
+        ] {
+            let mut first = Vec::new();
+            assert!(encode_event_head(&mut first, kind, realtime, "s", topic, 700));
+            head.set(&first);
+            assert_eq!(head.length(), first.len());
+            for payload in [&b""[..], b"\0", &[7; 300]] {
+                let (mut expected, mut out) = (vec![1], vec![1]);
+                assert!(encode_event_head(&mut expected, kind, realtime, "s", topic, payload.len()));
+                expected.extend_from_slice(payload);
+                assert!(head.append(&mut out, payload));
+                assert_eq!(out, expected);
+            }
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub use decode_error::DecodeError;
 pub use decoder::{Decoder, Header};
 pub use error_code::{ErrorCode, RESULT_OK, result_byte, result_from_byte};
 pub use event_frame::{
-    AckFrame, Event, EventFrame, EventHeader, EventKind, PING, encode_ack, encode_event_head,
+    AckFrame, Event, EventFrame, EventHead, EventHeader, EventKind, PING, encode_ack, encode_event_head,
 };
 pub use op::Op;
 pub use op_frame::{Masks, NOP, OpBody, OpFrame, OpHeader, encode_op_head};

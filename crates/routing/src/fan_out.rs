@@ -4,6 +4,7 @@ use crate::denials::Denials;
 use crate::mask_change::Unfinished;
 use crate::outbox::INLINE_BYTES;
 use crate::route_cache::{Receivers, RouteCache};
+use crate::row::Row;
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 use crate::{ClientEntry, Denial, Push, Traffic};
@@ -22,9 +23,12 @@ pub const TURN_WORK: usize = 8_192;
 pub struct Sender {
     pub(crate) client: Arc<ClientEntry>,
     pub(crate) cache: RouteCache,
+    row: Row,
     /// Work done since the last turn began.
     pub(crate) work: usize,
     wire: Vec<u8>,
+    /// Bytes of the frame encoded last that are in front of its payload.
+    head_bytes: usize,
     touched: Vec<Receivers>,
     acknowledged: bool,
     received: Traffic,
@@ -60,10 +64,12 @@ impl Sender {
     /// The source of one client's operations.
     pub fn new(client: Arc<ClientEntry>) -> Self {
         Self {
+            row: Row::new(client.outbox().limits()),
             client,
             cache: RouteCache::default(),
             work: 0,
             wire: Vec::new(),
+            head_bytes: 0,
             touched: Vec::new(),
             acknowledged: false,
             received: Traffic::default(),
@@ -135,13 +141,14 @@ impl Sender {
         wanted: impl Fn(&ClientEntry) -> bool,
     ) -> Result<Push, ErrorCode> {
         let Delivery { kind, realtime, topic, payload, shared, counted } = *delivery;
+        self.wire.clear();
         if receivers.is_empty() {
             return Ok(Push::Queued);
         }
-        self.wire.clear();
         if !encode_event_head(&mut self.wire, kind, realtime, self.client.name(), topic, payload.len()) {
             return Err(ErrorCode::Data);
         }
+        self.head_bytes = self.wire.len();
         let shared = if payload.len() <= INLINE_BYTES {
             self.wire.extend_from_slice(payload);
             None
@@ -156,10 +163,53 @@ impl Sender {
             }
         }
         self.work += receivers.len() + payload.len() / INLINE_BYTES;
+        self.touch(receivers);
+        Ok(last)
+    }
+
+    /// Notes whom to wake in the end.
+    fn touch(&mut self, receivers: &Receivers) {
         if !self.touched.iter().rev().take(4).any(|touched| Arc::ptr_eq(touched, receivers)) {
             self.touched.push(Arc::clone(receivers));
         }
-        Ok(last)
+    }
+
+    /// Lets operations like the one just delivered follow in a row.
+    pub(crate) fn begin_row(&mut self, op: Op, field: &str, generation: u64, receivers: Receivers) {
+        let head = self.wire.get(..self.head_bytes).unwrap_or_default();
+        self.row.begin(op.bits(), field, generation, receivers, head);
+    }
+
+    /// Takes a frame that differs from the last one in its payload alone; false if it does not, or if things have
+    /// changed since.
+    #[inline]
+    pub(crate) fn repeat(&mut self, flags: u8, body: &[u8], generation: u64) -> bool {
+        let Some(receivers) = self.row.append(flags, body, generation) else { return false };
+        self.work += 1 + receivers;
+        self.received.count(body.len());
+        if self.row.is_full() {
+            self.queue_row();
+        }
+        true
+    }
+
+    /// Queues the frames of the row that wait. Everything else a client does comes behind them.
+    #[inline]
+    pub(crate) fn queue_row(&mut self) {
+        let Some(receivers) = self.row.waits_for() else { return };
+        for receiver in receivers.iter() {
+            let pushed = receiver.outbox().push_row(&mut self.row, receivers.len() == 1);
+            if pushed == Push::QueuedPause && !Arc::ptr_eq(receiver, &self.client) {
+                self.stall(receiver);
+            }
+        }
+        self.row.clear();
+        self.touch(&receivers);
+    }
+
+    /// Drops what has not been queued yet, of a client whose connection was ended meanwhile.
+    pub fn abandon(&mut self) {
+        self.row.clear();
     }
 
     fn stall(&mut self, receiver: &Arc<ClientEntry>) {
@@ -179,6 +229,8 @@ impl Sender {
     pub fn flush(&mut self) {
         // First: whoever is woken may ask how much there was.
         self.client.received.add(mem::take(&mut self.received));
+        self.queue_row();
+        self.row.rest();
         for receivers in self.touched.drain(..) {
             for receiver in receivers.iter() {
                 receiver.outbox().notify();

@@ -21,6 +21,7 @@ mod outbox;
 mod registry;
 mod route_cache;
 mod router;
+mod row;
 mod rule;
 mod subscriptions;
 pub mod sync;

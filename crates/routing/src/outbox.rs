@@ -4,6 +4,7 @@
 //! Frames up to `INLINE_BYTES` of payload are copied into one contiguous buffer; a larger payload is shared
 //! between its receivers and leaves by a vectored write.
 
+use crate::row::Row;
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::{Budget, Traffic, contain};
 use bytes::Bytes;
@@ -208,10 +209,19 @@ struct State {
     refused: u64,
 }
 
+impl State {
+    /// The contiguous buffer that frames are appended to.
+    fn open_buffer(&mut self) -> &mut Vec<u8> {
+        if self.pending.bytes.capacity() == 0 {
+            self.pending.bytes = mem::take(&mut self.spare);
+        }
+        &mut self.pending.bytes
+    }
+}
+
 /// The queue of one client.
 ///
-/// The lock guards plain memory: it is held for one copy of at most `INLINE_BYTES` and is never held over a
-/// system call.
+/// The lock guards plain memory: it is held for one copy of at most 64 KiB and is never held over a system call.
 pub struct Outbox {
     state: Mutex<State>,
     limits: QueueLimits,
@@ -252,7 +262,43 @@ impl Outbox {
         state.frames += 1;
         state.pending.frames += 1;
         state.sent.count(counted);
-        if self.limits.high().exceeded_by(&state) && !state.pause_spent {
+        self.pushed(&state)
+    }
+
+    /// Queues the frames of a row: all of them under one hold of the lock, or as many as it takes one by one. With
+    /// `give` the row's buffer may change its owner.
+    pub(crate) fn push_row(&self, row: &mut Row, give: bool) -> Push {
+        let (frames, length) = (row.frames, row.wire.len());
+        let mut state = self.lock();
+        if state.closed {
+            return Push::Closed;
+        }
+        let fits = state.frames + frames <= self.limits.frames && state.bytes + length <= self.limits.bytes;
+        if !(fits && self.charge(&mut state, length) && Self::append_row(&mut state, &mut row.wire, give)) {
+            drop(state);
+            return self.push_each(row);
+        }
+        state.frames += frames;
+        state.pending.frames += frames;
+        state.sent.add(Traffic { frames: frames as u64, bytes: row.counted(frames, length) as u64 });
+        self.pushed(&state)
+    }
+
+    /// Queues the frames of a row that does not fit as a whole.
+    fn push_each(&self, row: &Row) -> Push {
+        let mut all = Push::Queued;
+        for frame in row.frames() {
+            match self.push(frame, None, row.counted(1, frame.len())) {
+                Push::Queued => {}
+                Push::Closed => return Push::Closed,
+                other => all = if all == Push::QueuedPause { all } else { other },
+            }
+        }
+        all
+    }
+
+    fn pushed(&self, state: &State) -> Push {
+        if self.limits.high().exceeded_by(state) && !state.pause_spent {
             Push::QueuedPause
         } else {
             Push::Queued
@@ -305,17 +351,27 @@ impl Outbox {
         true
     }
 
-    fn append(state: &mut State, wire: &[u8], shared: Option<&Bytes>, length: usize) -> bool {
-        if state.pending.bytes.capacity() == 0 {
-            state.pending.bytes = mem::take(&mut state.spare);
+    /// Appends a row, by exchanging buffers where that saves the copy.
+    fn append_row(state: &mut State, wire: &mut Vec<u8>, give: bool) -> bool {
+        let (buffer, length) = (state.open_buffer(), wire.len());
+        if !give || !buffer.is_empty() || buffer.capacity() < length {
+            return Self::append(state, wire, None, length);
         }
-        let buffer = &mut state.pending.bytes;
+        mem::swap(buffer, wire);
+        state.pending.length += length;
+        state.bytes += length;
+        true
+    }
+
+    fn append(state: &mut State, wire: &[u8], shared: Option<&Bytes>, length: usize) -> bool {
+        let buffer = state.open_buffer();
         if buffer.capacity() - buffer.len() < wire.len() && buffer.try_reserve(wire.len()).is_err() {
             return false;
         }
         buffer.extend_from_slice(wire);
         if let Some(payload) = shared {
-            state.pending.shared.push((buffer.len(), payload.clone()));
+            let at = buffer.len();
+            state.pending.shared.push((at, payload.clone()));
         }
         if state.pending.bytes.len() >= SEAL_BYTES {
             state.pending.seal();
@@ -476,6 +532,11 @@ impl Outbox {
     /// Frames queued or not yet released.
     pub fn frames(&self) -> usize {
         self.lock().frames
+    }
+
+    /// How full it may become.
+    pub const fn limits(&self) -> QueueLimits {
+        self.limits
     }
 
     /// Wire bytes queued or not yet released.

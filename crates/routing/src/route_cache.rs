@@ -18,7 +18,7 @@ pub(crate) type Route = Result<Receivers, ErrorCode>;
 /// Entries of the cache, a power of two. Sixty-four topics or targets in turn cost no look-up.
 const SLOTS: usize = 64;
 /// Longer names are resolved each time, so that a cache stays small (bytes).
-const KEY_BYTES: usize = 256;
+pub(crate) const KEY_BYTES: usize = 256;
 
 #[derive(Debug)]
 struct Slot {

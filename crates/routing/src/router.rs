@@ -14,7 +14,7 @@ use bytes::Bytes;
 use elbus_protocol::limits::MASK_LEVELS;
 use elbus_protocol::mask::Syntax;
 use elbus_protocol::reserved::{BROKER_NAME, BROKER_TOPICS, WARN_TOPIC};
-use elbus_protocol::{AckFrame, ErrorCode, EventKind, Op, OpBody, OpFrame};
+use elbus_protocol::{AckFrame, DecodeError, ErrorCode, EventKind, Op, OpBody, OpFrame, OpHeader, QoS};
 
 /// What a route that is not cached costs, in deliveries, however few it leads to.
 const LOOK_UP_WORK: usize = 16;
@@ -299,8 +299,28 @@ impl Router {
         totals
     }
 
+    /// Handles one frame of a socket client as it was received: header and whole body. Otherwise as [`Router::handle`].
+    ///
+    /// # Errors
+    /// What [`OpFrame::parse`] says.
+    #[inline]
+    pub fn receive(
+        &self,
+        sender: &mut Sender,
+        header: OpHeader,
+        body: &[u8],
+        shared: Option<&Bytes>,
+    ) -> Result<bool, DecodeError> {
+        if sender.repeat(header.flags, body, self.generation.load(Ordering::Acquire)) {
+            return Ok(true);
+        }
+        let frame = OpFrame::parse(header, body)?;
+        Ok(self.handle(sender, &frame, body.len(), shared))
+    }
+
     /// Handles one frame of a socket client: routes it, counts it, acknowledges it once if it asked for that.
-    /// `length` is its body's; `shared` is the buffer the body lies in, if that may be kept.
+    /// `length` is its body's; `shared` is the buffer the body lies in, if that may be kept. Receivers may have to
+    /// wait for it until [`Sender::flush`].
     ///
     /// False if the client leaves so many acknowledgements unread that reading from it has to wait until its
     /// queue is low.
@@ -315,11 +335,12 @@ impl Router {
         if frame.body == OpBody::Nop {
             return true;
         }
+        sender.queue_row();
         sender.count_received(length);
         let ack = frame.qos.acknowledged().then_some(frame.id);
         let result = match masks_of(&frame.body) {
             Some(masks) => self.change_masks(sender, frame.body.op(), masks, ack, false, shared),
-            None => Some(self.route(sender, &frame.body, frame.qos.realtime(), length, shared)),
+            None => Some(self.route(sender, &frame.body, frame.qos, length, shared, true)),
         };
         let reads_on = match (result, ack) {
             (Some(result), Some(id)) => sender.acknowledge(AckFrame { id, result }),
@@ -349,71 +370,64 @@ impl Router {
         }
         let length = body.wire_length();
         sender.count_received(length);
-        self.route(sender, body, realtime, length, shared)
+        let qos = if realtime { QoS::Realtime } else { QoS::No };
+        self.route(sender, body, qos, length, shared, false)
     }
 
-    /// Routes one operation without acknowledging it.
+    /// Routes one operation without acknowledging it. Where nobody asked for an answer, others like it may follow in a
+    /// row.
     fn route(
         &self,
         sender: &mut Sender,
         body: &OpBody<'_>,
-        realtime: bool,
+        qos: QoS,
         counted: usize,
         shared: Option<&Bytes>,
+        in_rows: bool,
     ) -> Result<(), ErrorCode> {
-        let mut delivery = Delivery {
-            kind: EventKind::Message,
-            realtime,
-            topic: None,
+        let (key, receiver, kind) = match *body {
+            OpBody::Message { target, .. } => (target, None, EventKind::Message),
+            OpBody::Publish { topic, .. } => (topic, None, EventKind::Publish),
+            OpBody::PublishFor { topic, receiver, .. } => (topic, Some(receiver), EventKind::Publish),
+            OpBody::Broadcast { mask, .. } => (mask, None, EventKind::Broadcast),
+            _ => {
+                return match masks_of(body) {
+                    Some(masks) => {
+                        self.change_masks(sender, body.op(), masks, None, true, None).unwrap_or(Ok(()))
+                    }
+                    None => Ok(()),
+                };
+            }
+        };
+        let op = if receiver.is_some() { Op::Publish } else { body.op() };
+        let generation = self.generation.load(Ordering::Acquire);
+        let receivers = self.resolve(sender, op, key, generation)?;
+        if receiver.is_some_and(|receiver| !Syntax::Peer.within_limits(receiver)) {
+            return Err(ErrorCode::Data);
+        }
+        let delivery = Delivery {
+            kind,
+            realtime: qos.realtime(),
+            topic: (kind == EventKind::Publish).then_some(key),
             payload: body.payload(),
             shared,
             counted,
         };
-        match *body {
-            OpBody::Message { target, .. } => {
-                let receivers = self.resolve(sender, Op::Message, target)?;
-                match sender.deliver(&receivers, &delivery, |_| true)? {
-                    Push::Queued | Push::QueuedPause => Ok(()),
-                    Push::Full => Err(ErrorCode::NotDelivered),
-                    Push::Closed => Err(ErrorCode::NotRegistered),
-                }
-            }
-            OpBody::Publish { topic, .. } => {
-                let receivers = self.resolve(sender, Op::Publish, topic)?;
-                delivery.kind = EventKind::Publish;
-                delivery.topic = Some(topic);
-                sender.deliver(&receivers, &delivery, |_| true)?;
-                Ok(())
-            }
-            OpBody::PublishFor { topic, receiver, .. } => {
-                let receivers = self.resolve(sender, Op::Publish, topic)?;
-                if !Syntax::Peer.within_limits(receiver) {
-                    return Err(ErrorCode::Data);
-                }
-                delivery.kind = EventKind::Publish;
-                delivery.topic = Some(topic);
-                sender.deliver(&receivers, &delivery, |client| client.primary_name() == receiver)?;
-                Ok(())
-            }
-            OpBody::Broadcast { mask, .. } => {
-                let receivers = self.resolve(sender, Op::Broadcast, mask)?;
-                delivery.kind = EventKind::Broadcast;
-                sender.deliver(&receivers, &delivery, |_| true)?;
-                Ok(())
-            }
-            _ => match masks_of(body) {
-                Some(masks) => {
-                    self.change_masks(sender, body.op(), masks, None, true, None).unwrap_or(Ok(()))
-                }
-                None => Ok(()),
-            },
+        let wanted = |client: &ClientEntry| receiver.is_none_or(|name| client.primary_name() == name);
+        let pushed = sender.deliver(&receivers, &delivery, wanted)?;
+        if in_rows && qos == QoS::No && receiver.is_none() {
+            sender.begin_row(op, key, generation, receivers);
+        }
+        match pushed {
+            Push::Full if kind == EventKind::Message => Err(ErrorCode::NotDelivered),
+            Push::Closed if kind == EventKind::Message => Err(ErrorCode::NotRegistered),
+            _ => Ok(()),
         }
     }
 
     /// Who gets what this client sends to `key`: from its cache, or from the rights and the tables.
     #[inline]
-    fn resolve(&self, sender: &mut Sender, op: Op, key: &str) -> Route {
-        let generation = self.generation.load(Ordering::Acquire);
+    fn resolve(&self, sender: &mut Sender, op: Op, key: &str, generation: u64) -> Route {
         if let Some(route) = sender.cache.get(op, key, generation) {
             if matches!(route, Err(ErrorCode::Access)) {
                 sender.deny(op, key);

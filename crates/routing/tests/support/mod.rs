@@ -105,8 +105,7 @@ impl Peer {
         assert!(OpFrame { id, qos, body }.encode(&mut wire, u32::MAX));
         let header = OpHeader::read(&wire).unwrap();
         let body = Bytes::from(wire).slice(OpHeader::BYTES..);
-        let frame = OpFrame::parse(header, &body).unwrap();
-        assert!(router.handle(&mut self.sender, &frame, body.len(), share.then_some(&body)));
+        assert_eq!(router.receive(&mut self.sender, header, &body, share.then_some(&body)), Ok(true));
         while self.sender.is_unfinished() {
             self.sender.begin_turn();
             assert!(router.go_on(&mut self.sender));
