@@ -18,6 +18,9 @@ use std::sync::Arc;
 /// One read, in bytes.
 const CHUNK_BYTES: usize = 64 << 10;
 
+/// The read behind a large frame, in bytes: of another large one only so much is copied to where its rest is read to.
+const PROBE_BYTES: usize = 4 << 10;
+
 /// What a connection may keep of half a frame however much the others do, in bytes: most frames are smaller.
 const FREE_BYTES: usize = LARGE_FRAME_BYTES;
 
@@ -54,6 +57,8 @@ pub(crate) struct FrameReader<'a> {
     charged: usize,
     /// Read of large frames since others had the thread.
     large_bytes: usize,
+    /// Most bytes of the next read: [`PROBE_BYTES`] behind a large frame.
+    next_bytes: usize,
 }
 
 impl<'a> FrameReader<'a> {
@@ -70,7 +75,8 @@ impl<'a> FrameReader<'a> {
         decoder.keep(first).map_err(EndReason::Malformed)?;
         let unfinished = decoder.kept_bytes() > 0;
         let sender = Sender::new(client);
-        Ok(Self { broker, connection, socket, sender, decoder, unfinished, charged: 0, large_bytes: 0 })
+        let (charged, large_bytes, next_bytes) = (0, 0, CHUNK_BYTES);
+        Ok(Self { broker, connection, socket, sender, decoder, unfinished, charged, large_bytes, next_bytes })
     }
 
     /// Reads until the connection is to end.
@@ -119,10 +125,12 @@ impl<'a> FrameReader<'a> {
             let kept = self.decoder.kept_bytes();
             let mut filled = kept;
             if !self.unfinished {
-                match read(self.socket.try_read(chunk.get_mut(kept..).unwrap_or_default()))? {
+                let end = kept.saturating_add(self.next_bytes).min(CHUNK_BYTES);
+                match read(self.socket.try_read(chunk.get_mut(kept..end).unwrap_or_default()))? {
                     Some(count) => filled += count,
                     None => return Ok(Turn::Readable),
                 }
+                self.next_bytes = CHUNK_BYTES;
                 self.connection.heard(self.broker.clock.now_ms());
             }
             self.decoder.unpack(chunk);
@@ -153,6 +161,7 @@ impl<'a> FrameReader<'a> {
             return Ok(Some(next));
         };
         let body = Bytes::from(body);
+        self.next_bytes = PROBE_BYTES;
         let result = self.take_frame(header, &body, Some(&body)).map_err(EndReason::Malformed);
         self.sender.flush();
         result.map(|turn| Some(turn.unwrap_or(next)))
