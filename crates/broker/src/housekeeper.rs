@@ -7,6 +7,7 @@
 use crate::broker::Inner;
 use crate::connection::EndReason;
 use elbus_protocol::PING;
+use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -19,6 +20,9 @@ const LONGEST_PERIOD: Duration = Duration::from_millis(250);
 
 /// Walks that may be missed before the time they would have taken is not counted any more.
 const MISSED_WALKS: u32 = 4;
+
+/// What the allocator is asked for now and then, in bytes: too much for any of the pools it keeps.
+const ASKED_BYTES: usize = 1 << 20;
 
 /// Milliseconds since the broker started, advanced by the housekeeper: reading it costs one load, so the hot
 /// path may. Tests that pause tokio's time pause it too.
@@ -65,8 +69,15 @@ pub(crate) async fn run(broker: Weak<Inner>) {
             broker.clock.set(counted);
             walk(&broker);
             broker.events.walk(&broker.router, broker.clock.now_ms());
+            ask_allocator();
         }
     }
+}
+
+/// Asks for memory and gives it back, untouched. Allocators that keep freed memory for a while, as mimalloc does, return it
+/// to the system when they are asked for some: an idle broker would keep what a flood took for good.
+fn ask_allocator() {
+    drop(black_box(Vec::<u8>::with_capacity(ASKED_BYTES)));
 }
 
 fn period(shortest_timeout: Duration) -> Duration {

@@ -18,7 +18,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::Once;
 
 /// A typed array that belongs to the package's own code and is never given to anybody: it is kept alive by a strong
 /// reference and can therefore be neither collected nor transferred, so its memory stays where it is until the
@@ -42,19 +41,6 @@ mod word {
     pub(super) const CONGESTED: usize = 2;
     pub(super) const LINKS: usize = 3;
     pub(super) const WORDS: usize = 32;
-}
-
-/// Has the allocator give freed memory back at once, unless the environment says otherwise. After its own delay, a
-/// second, it does so only when it is asked for memory, which an idle broker does not do: what a flood took would stay
-/// for good.
-pub(crate) fn give_memory_back() {
-    /// `mi_option_purge_delay` of mimalloc 3, which the bindings do not name.
-    const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
-    static ONCE: Once = Once::new();
-    // SAFETY: it writes one plain number of the allocator's settings, and no other thread does: the addon is loaded
-    // once a process, and environments that load it again find it done. Other threads may read it meanwhile, as they
-    // do while mimalloc itself fills its settings in; either value is good.
-    ONCE.call_once(|| unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, 0) });
 }
 
 type Callback = unsafe extern "C" fn(sys::napi_env, sys::napi_callback_info) -> sys::napi_value;
