@@ -27,6 +27,9 @@ pub struct Decoder<H> {
     limit: u32,
     kept: Vec<u8>,
     large: Option<LargeFrame<H>>,
+    /// Bytes of the last large frame that came whole, up to [`LARGE_FRAME_STEP_BYTES`]: for the next one so much is taken
+    /// at once.
+    proven: usize,
 }
 
 #[derive(Debug)]
@@ -61,7 +64,7 @@ impl<H: Header> LargeFrame<H> {
 impl<H: Header> Decoder<H> {
     /// A decoder that refuses frames whose body exceeds `limit` bytes.
     pub const fn new(limit: u32) -> Self {
-        Self { limit, kept: Vec::new(), large: None }
+        Self { limit, kept: Vec::new(), large: None, proven: 0 }
     }
 
     /// Bytes that [`Decoder::unpack`] will put in front.
@@ -115,7 +118,8 @@ impl<H: Header> Decoder<H> {
                 let mut large = LargeFrame { header, body: Vec::new() };
                 let arrived = rest.get(H::BYTES..).unwrap_or_default();
                 // Room for as much again, or what has come would be copied at once when more does.
-                reserve(&mut large.body, arrived.len().saturating_mul(2).min(length(&header)))?;
+                let room = arrived.len().saturating_mul(2).max(self.proven);
+                reserve(&mut large.body, room.min(length(&header)))?;
                 large.body.extend_from_slice(arrived);
                 self.large = Some(large);
                 return Ok(());
@@ -128,7 +132,8 @@ impl<H: Header> Decoder<H> {
 
     /// Where the next bytes belong while a large frame is on its way, and how many may be read at the most.
     ///
-    /// The buffer has spare capacity for some of them; memory never grows ahead of twice what has arrived.
+    /// The buffer has spare capacity for some of them. Memory never grows ahead of twice what has arrived, or of the
+    /// large frame before, which came whole.
     ///
     /// # Errors
     /// [`DecodeError::NoMemory`] if it cannot grow.
@@ -148,7 +153,9 @@ impl<H: Header> Decoder<H> {
 
     /// The large frame, once it is whole.
     pub fn take_large(&mut self) -> Option<(H, Vec<u8>)> {
-        self.large.take_if(|large| large.missing() == 0).map(|large| (large.header, large.body))
+        let large = self.large.take_if(|large| large.missing() == 0)?;
+        self.proven = large.body.len().min(LARGE_FRAME_STEP_BYTES);
+        Some((large.header, large.body))
     }
 
     /// Bytes of memory that unfinished input takes, what the next read may add included.
