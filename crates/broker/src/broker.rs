@@ -284,6 +284,13 @@ impl BrokerBuilder {
         self
     }
 
+    /// As [`BrokerOptions::busy_poll`]. Default 0.
+    #[must_use]
+    pub const fn busy_poll(mut self, busy_poll: Duration) -> Self {
+        self.options.busy_poll = busy_poll;
+        self
+    }
+
     /// A new primary takes a name from its holder instead of being refused. Default off.
     #[must_use]
     pub const fn force_register(mut self, force: bool) -> Self {

@@ -6,6 +6,7 @@
 use crate::Socket;
 use crate::broker::Inner;
 use crate::connection::{Connection, EndReason};
+use crate::options::BUSY_POLL_MOST;
 use bytes::Bytes;
 use elbus_protocol::limits::LARGE_FRAME_BYTES;
 use elbus_protocol::{AckFrame, DecodeError, Decoder, ErrorCode, Header, OpHeader, encode_ack};
@@ -14,6 +15,7 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// One read, in bytes.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -59,6 +61,8 @@ pub(crate) struct FrameReader<'a> {
     large_bytes: usize,
     /// Most bytes of the next read: [`PROBE_BYTES`] behind a large frame.
     next_bytes: usize,
+    /// Until when the socket is looked at again and again, once it has said something.
+    busy_until: Option<Instant>,
 }
 
 impl<'a> FrameReader<'a> {
@@ -75,8 +79,18 @@ impl<'a> FrameReader<'a> {
         decoder.keep(first).map_err(EndReason::Malformed)?;
         let unfinished = decoder.kept_bytes() > 0;
         let sender = Sender::new(client);
-        let (charged, large_bytes, next_bytes) = (0, 0, CHUNK_BYTES);
-        Ok(Self { broker, connection, socket, sender, decoder, unfinished, charged, large_bytes, next_bytes })
+        Ok(Self {
+            broker,
+            connection,
+            socket,
+            sender,
+            decoder,
+            unfinished,
+            charged: 0,
+            large_bytes: 0,
+            next_bytes: CHUNK_BYTES,
+            busy_until: None,
+        })
     }
 
     /// Reads until the connection is to end.
@@ -94,6 +108,11 @@ impl<'a> FrameReader<'a> {
             self.connection.set_mid_frame(self.decoder.is_mid_frame() && !self.unfinished);
             match turn {
                 Turn::Again => {}
+                Turn::Readable if self.looks_again() => {
+                    tokio::task::yield_now().await;
+                    // To another process on this core, which may be the one that is waited for.
+                    std::thread::yield_now();
+                }
                 Turn::Readable => {
                     if let Err(error) = poll_fn(|cx| self.socket.poll_read_ready(cx)).await {
                         return EndReason::Io(error.kind());
@@ -126,12 +145,17 @@ impl<'a> FrameReader<'a> {
             let mut filled = kept;
             if !self.unfinished {
                 let end = kept.saturating_add(self.next_bytes).min(CHUNK_BYTES);
-                match read(self.socket.try_read(chunk.get_mut(kept..end).unwrap_or_default()))? {
+                let space = chunk.get_mut(kept..end).unwrap_or_default();
+                let read = match self.busy_until {
+                    Some(_) => read(self.socket.try_read_now(space))?,
+                    None => read(self.socket.try_read(space))?,
+                };
+                match read {
                     Some(count) => filled += count,
                     None => return Ok(Turn::Readable),
                 }
                 self.next_bytes = CHUNK_BYTES;
-                self.connection.heard(self.broker.clock.now_ms());
+                self.heard();
             }
             self.decoder.unpack(chunk);
             self.unfinished = false;
@@ -152,9 +176,12 @@ impl<'a> FrameReader<'a> {
         if most > 0 {
             match read(self.socket.try_read_into(space, most))? {
                 Some(count) => self.large_bytes += count,
-                None => return Ok(Some(Turn::Readable)),
+                None => {
+                    self.busy_until = None;
+                    return Ok(Some(Turn::Readable));
+                }
             }
-            self.connection.heard(self.broker.clock.now_ms());
+            self.heard();
         }
         let next = if self.large_bytes >= TURN_BYTES { Turn::Yield } else { Turn::Again };
         let Some((header, body)) = self.decoder.take_large() else {
@@ -165,6 +192,21 @@ impl<'a> FrameReader<'a> {
         let result = self.take_frame(header, &body, Some(&body)).map_err(EndReason::Malformed);
         self.sender.flush();
         result.map(|turn| Some(turn.unwrap_or(next)))
+    }
+
+    /// Something was received.
+    fn heard(&mut self) {
+        self.connection.heard(self.broker.clock.now_ms());
+        let busy_poll = self.broker.options.busy_poll;
+        if !busy_poll.is_zero() {
+            self.busy_until = Some(Instant::now() + busy_poll.min(BUSY_POLL_MOST));
+        }
+    }
+
+    /// True while the socket is to be looked at again at once although there was nothing.
+    fn looks_again(&mut self) -> bool {
+        self.busy_until = self.busy_until.filter(|until| Instant::now() < *until);
+        self.busy_until.is_some()
     }
 
     /// Routes the whole frames of a chunk and keeps the rest.

@@ -113,7 +113,7 @@ fn register(
 /// What a stream holds that was just accepted. An end or an error is met again by the next read.
 fn read_new(socket: &dyn Socket) -> Vec<u8> {
     let mut buffer = [0; LOGIN_BYTES];
-    let count = socket.try_read_new(&mut buffer).unwrap_or_default();
+    let count = socket.try_read_now(&mut buffer).unwrap_or_default();
     buffer.get(..count).unwrap_or_default().to_vec()
 }
 

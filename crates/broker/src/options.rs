@@ -6,6 +6,9 @@ use elbus_routing::{AaaMap, QueueLimits, RouteLimits};
 use std::path::Path;
 use std::time::Duration;
 
+/// Longest time of [`BrokerOptions::busy_poll`]: whoever sends less often gains nothing by it.
+pub(crate) const BUSY_POLL_MOST: Duration = Duration::from_millis(10);
+
 /// Settings of a broker.
 #[derive(Clone, Debug)]
 pub struct BrokerOptions {
@@ -25,6 +28,10 @@ pub struct BrokerOptions {
     pub force_register: bool,
     /// How long one sender may be paused for one stall of a receiver. Default 10 ms.
     pub pause: Duration,
+    /// How long a connection that has just sent something is looked at again and again before its thread rests. Default 0:
+    /// not at all. It takes the time of waking a thread off each answer and keeps `workers` cores busy while somebody
+    /// sends; with none to spare it makes everything slower. More than 10 ms counts as that.
+    pub busy_poll: Duration,
     /// A client that has taken nothing from a non-empty queue for this long is disconnected. Default 5 s.
     pub stall_timeout: Duration,
     /// Connections at once, over all listeners. Default: the smaller of 1,024 and 80 % of the process's
@@ -46,6 +53,7 @@ impl Default for BrokerOptions {
             routes: RouteLimits::default(),
             force_register: false,
             pause: Duration::from_millis(10),
+            busy_poll: Duration::ZERO,
             stall_timeout: Duration::from_secs(5),
             connections: default_connections(),
             connections_per_peer: 256,

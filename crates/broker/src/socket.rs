@@ -18,9 +18,9 @@ pub trait Socket: Send + Sync + 'static {
     fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize>;
     /// Appends at most `most` bytes to `buffer`, within its capacity. As [`Socket::try_read`].
     fn try_read_into(&self, buffer: &mut Vec<u8>, most: usize) -> io::Result<usize>;
-    /// As [`Socket::try_read`], for a stream that was just accepted: it may hold bytes that a runtime has not been told
-    /// of yet, and what asks the runtime first finds nothing.
-    fn try_read_new(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    /// As [`Socket::try_read`], without asking a runtime first: it may not have been told yet of bytes that are there, on a
+    /// stream that was just accepted, or where somebody looks more often than it does.
+    fn try_read_now(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.try_read(buffer)
     }
     /// Writes some of `pieces`; `WouldBlock` means the peer takes nothing now.
@@ -51,7 +51,7 @@ macro_rules! socket {
                 self.try_read_buf(&mut buffer.limit(most))
             }
 
-            fn try_read_new(&self, buffer: &mut [u8]) -> io::Result<usize> {
+            fn try_read_now(&self, buffer: &mut [u8]) -> io::Result<usize> {
                 (&*SockRef::from(self)).read(buffer)
             }
 

@@ -92,7 +92,8 @@ impl Peer {
         peer
     }
 
-    /// Sends one operation over the wire form, as a socket client does. Returns the length of its body.
+    /// Sends one operation over the wire form, as a socket client does, and ends the batch. Returns the length of its
+    /// body.
     pub(crate) fn handle(
         &mut self,
         router: &Router,
@@ -101,17 +102,31 @@ impl Peer {
         body: OpBody<'_>,
         share: bool,
     ) -> usize {
+        let (length, reads_on) = self.send(router, id, qos, body, share);
+        assert!(reads_on);
+        self.sender.flush();
+        length
+    }
+
+    /// As [`Peer::handle`], in the middle of a batch. False beside the length if acknowledgements have to be read first.
+    pub(crate) fn send(
+        &mut self,
+        router: &Router,
+        id: u32,
+        qos: QoS,
+        body: OpBody<'_>,
+        share: bool,
+    ) -> (usize, bool) {
         let mut wire = Vec::new();
         assert!(OpFrame { id, qos, body }.encode(&mut wire, u32::MAX));
         let header = OpHeader::read(&wire).unwrap();
         let body = Bytes::from(wire).slice(OpHeader::BYTES..);
-        assert_eq!(router.receive(&mut self.sender, header, &body, share.then_some(&body)), Ok(true));
+        let mut reads_on = router.receive(&mut self.sender, header, &body, share.then_some(&body)).unwrap();
         while self.sender.is_unfinished() {
             self.sender.begin_turn();
-            assert!(router.go_on(&mut self.sender));
+            reads_on = router.go_on(&mut self.sender);
         }
-        self.sender.flush();
-        body.len()
+        (body.len(), reads_on)
     }
 
     /// One acknowledged operation and its acknowledgement, which must be one and the last frame received.

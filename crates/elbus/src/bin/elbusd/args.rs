@@ -22,6 +22,10 @@ pub(crate) struct Args {
     /// Frames a client's queue may hold, 1 to 16777216
     #[arg(long, default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     queue_size: u32,
+    /// Microseconds, 0 to 10000, for which a connection that has just sent something is looked at again and again before
+    /// its thread rests: quicker answers for cores that are busy meanwhile
+    #[arg(long, value_name = "MICROS", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=10_000))]
+    busy_poll: u16,
     /// Permission bits of UNIX sockets, in octal
     #[arg(long, default_value = "600", value_parser = octal)]
     mode: u32,
@@ -57,6 +61,7 @@ impl Args {
         BrokerOptions {
             queue: QueueLimits { frames: self.queue_size as usize, ..defaults.queue },
             force_register: self.force_register,
+            busy_poll: Duration::from_micros(self.busy_poll.into()),
             ..defaults
         }
     }
