@@ -174,13 +174,11 @@ impl<'a> FrameReader<'a> {
             return Ok(None);
         };
         if most > 0 {
-            match read(self.socket.try_read_into(space, most))? {
-                Some(count) => self.large_bytes += count,
-                None => {
-                    self.busy_until = None;
-                    return Ok(Some(Turn::Readable));
-                }
-            }
+            let Some(count) = read(self.socket.try_read_into(space, most))? else {
+                self.busy_until = None;
+                return Ok(Some(Turn::Readable));
+            };
+            self.large_bytes += count;
             self.heard();
         }
         let next = if self.large_bytes >= TURN_BYTES { Turn::Yield } else { Turn::Again };
