@@ -19,8 +19,11 @@ const SEVERAL: u32 = u32::MAX - 1;
 /// Nodes one look-up visits at the most, about three milliseconds: all ways through 14 levels that are each a text or a
 /// wildcard. Texts of more levels come up to it where somebody holds masks of nothing else.
 pub(crate) const MOST_VISITED: usize = 32_768;
-/// What a node takes at the most, its edge and its share of a list of members included, in bytes; measured 180.
-const NODE_BYTES: usize = 192;
+/// What a node takes at the most beside its text, its edge in a table that has just grown included, in bytes.
+const NODE_BYTES: usize = 112;
+/// What it takes that one client holds one mask, in bytes: its place in a list of the mask's members, half of one for two,
+/// and in the client's own.
+const MEMBER_BYTES: usize = 72;
 /// How many of the members that a look-up has found last it remembers.
 const FOUND: usize = 8;
 
@@ -235,6 +238,8 @@ pub(crate) struct MaskTree {
     nodes: Nodes,
     edges: [HashTable<Edge>; TABLES],
     hasher: RandomState,
+    /// What nodes and members take.
+    bytes: usize,
 }
 
 impl MaskTree {
@@ -242,7 +247,12 @@ impl MaskTree {
         let mut nodes = Nodes::default();
         nodes.insert(Node::default());
         let edges = std::array::from_fn(|_| HashTable::new());
-        Self { syntax, nodes, edges, hasher: RandomState::default() }
+        Self { syntax, nodes, edges, hasher: RandomState::default(), bytes: 0 }
+    }
+
+    /// What all masks take, in bytes.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// What a mask takes at the most, in bytes: as if it shared no level with any other.
@@ -252,7 +262,7 @@ impl MaskTree {
             Level::One => NODE_BYTES,
             Level::Text(text) => NODE_BYTES + text.len(),
         };
-        NODE_BYTES / 2 + syntax.levels(mask).map(level).sum::<usize>()
+        MEMBER_BYTES + syntax.levels(mask).map(level).sum::<usize>()
     }
 
     fn node(&self, index: u32) -> Option<&Node> {
@@ -291,6 +301,7 @@ impl MaskTree {
             return found;
         }
         let node = Node { parent, text: text.unwrap_or_default().into(), ..Node::default() };
+        self.bytes += NODE_BYTES + node.text.len();
         let index = self.nodes.insert(node);
         if let Some(text) = text {
             let (hash, table) = self.edge(parent, text);
@@ -356,6 +367,7 @@ impl MaskTree {
         }
         let place = Place::new(at, deep);
         let new = self.members_mut(place).is_some_and(|members| members.insert(member));
+        self.bytes += if new { MEMBER_BYTES } else { 0 };
         (place, new)
     }
 
@@ -369,15 +381,17 @@ impl MaskTree {
     pub(crate) fn remove(&mut self, place: Place, member: u32) -> (bool, usize) {
         let mut gone = 0;
         let removed = self.members_mut(place).is_some_and(|members| members.remove(member));
+        self.bytes -= if removed { MEMBER_BYTES } else { 0 };
         let mut at = place.node();
         while at != ROOT {
-            let Some((parent, (hash, table))) = self
+            let Some((parent, (hash, table), text)) = self
                 .node(at)
                 .filter(|node| node.is_unused())
-                .map(|node| (node.parent, self.edge(node.parent, &node.text)))
+                .map(|node| (node.parent, self.edge(node.parent, &node.text), node.text.len()))
             else {
                 break;
             };
+            self.bytes -= NODE_BYTES + text;
             if let Some(table) = self.edges.get_mut(table) {
                 if let Ok(edge) = table.find_entry(Edge::spread(hash), |edge| edge.node == at) {
                     edge.remove();

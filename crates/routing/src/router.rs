@@ -25,7 +25,7 @@ pub struct RouteLimits {
     /// Subscriptions and exclusions together. Default 65,536; one more answers `Data` (0x72). The one to
     /// [`WARN_TOPIC`] that every client is given is not counted.
     ///
-    /// They may take a KiB each on the average, 64 MiB with the default; a mask is counted with about 200 bytes a
+    /// They may take a KiB each on the average, 64 MiB with the default; a mask is counted with about 120 bytes a
     /// level and its text. More answers `Data` too.
     pub subscriptions: usize,
 }

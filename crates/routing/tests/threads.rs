@@ -38,6 +38,15 @@ struct Done {
     listed: AtomicUsize,
 }
 
+impl Done {
+    /// True once the threads have been in each other's way. Who leaves may find itself put out each time.
+    fn met(&self) -> bool {
+        [&self.replaced, &self.kicked, &self.listed]
+            .iter()
+            .all(|counter| counter.load(Ordering::Relaxed) > 10)
+    }
+}
+
 fn add(counter: &AtomicUsize, number: usize) {
     counter.fetch_add(number, Ordering::Relaxed);
 }
@@ -46,7 +55,8 @@ fn add(counter: &AtomicUsize, number: usize) {
 /// those who had not been told yet that they were closed, because another thread was about to.
 fn live(router: &Router, budget: &Arc<Budget>, done: &Done, thread: usize, rounds: usize) -> Vec<Peer> {
     let mut late = Vec::new();
-    for round in 0..rounds {
+    // On a busy machine one thread may do all of its rounds before the next one begins.
+    for round in (0..100 * rounds).take_while(|round| *round < rounds || !done.met()) {
         let name = NAMES[(thread + round) % NAMES.len()];
         let mut peer = Peer::new(name, Make { budget: Arc::clone(budget), ..Make::default() });
         match router.register(&peer.entry, round % 2 == 0) {
@@ -129,11 +139,7 @@ fn c44_threads_that_register_drop_kick_and_list_lose_nobody() {
     assert!(told, "everybody is told once");
     let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
     assert_eq!(count(&done.entered), count(&done.replaced) + count(&done.kicked) + count(&done.left));
-    // Who leaves may find itself put out each time.
-    for (what, counter) in [("replaced", &done.replaced), ("kicked", &done.kicked), ("listed", &done.listed)]
-    {
-        assert!(count(counter) > 10, "{what}");
-    }
+    assert!(done.met());
     assert!(count(&done.entered) > rounds && count(&done.delivered) > rounds);
     assert!(router.clients().is_empty());
     drop(late);
