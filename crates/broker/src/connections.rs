@@ -141,14 +141,14 @@ impl Connections {
         }
     }
 
-    /// Ends the connection that takes most memory for half a frame, if that is more than `held`. True if there will be
-    /// room then, or soon, because others are ending.
-    pub(crate) fn make_room(&self, budget: &Budget, held: usize) -> bool {
+    /// Room for `more` bytes of a connection that will then hold `held` for half a frame: ends the one that takes most, if
+    /// that is more. True if there will be room then, or soon, because others are ending.
+    pub(crate) fn make_room(&self, budget: &Budget, held: usize, more: usize) -> bool {
         let connections = self.all();
         let (ending, others): (Vec<_>, Vec<_>) =
             connections.iter().partition(|connection| connection.reason().is_some());
         let leaving: usize = ending.iter().map(|connection| connection.held()).sum();
-        if budget.used().saturating_sub(leaving).saturating_add(held) <= budget.limit() {
+        if budget.used().saturating_sub(leaving).saturating_add(more) <= budget.limit() {
             return true;
         }
         let most = others.into_iter().max_by_key(|connection| connection.held());
@@ -179,5 +179,34 @@ impl Connections {
             }
             emptied.await;
         }
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(elbus_loom))]
+mod tests {
+    use super::*;
+    use tokio::net::UnixStream;
+
+    #[tokio::test]
+    async fn room_that_others_leave_is_enough() {
+        let connections = Connections::new(&BrokerOptions::default(), 0);
+        let admit = |held| {
+            let (socket, _peer) = UnixStream::pair().unwrap();
+            let identity = PeerIdentity::Local { uid: 0, gid: 0 };
+            let connection =
+                connections.admit(Arc::new(socket), identity, Duration::from_secs(5), 0).unwrap();
+            connection.set_held(held);
+            connection
+        };
+        let (leaving, asking, other) = (admit(10), admit(50), admit(40));
+        let budget = Budget::new(100);
+        budget.charge(100);
+        assert!(!connections.make_room(&budget, 55, 5), "nobody takes more");
+        leaving.end(EndReason::Left);
+        assert!(connections.make_room(&budget, 55, 5), "what it has is counted already");
+        assert!(other.reason().is_none() && asking.reason().is_none());
+        assert!(connections.make_room(&budget, 30, 20), "not room enough: the greatest goes");
+        assert!(other.reason().is_none() && asking.reason().is_some());
     }
 }

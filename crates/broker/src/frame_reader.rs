@@ -326,12 +326,15 @@ impl<'a> FrameReader<'a> {
         let budget = &self.broker.input_budget;
         if held <= self.charged {
             budget.refund(self.charged - held);
-        } else if !budget.try_charge(held - self.charged) {
-            let room = held <= FREE_BYTES || self.broker.connections.make_room(budget, held);
-            if !room {
-                return Err(EndReason::Malformed(DecodeError::NoMemory(held)));
+        } else {
+            let more = held - self.charged;
+            if !budget.try_charge(more) {
+                let room = held <= FREE_BYTES || self.broker.connections.make_room(budget, held, more);
+                if !room {
+                    return Err(EndReason::Malformed(DecodeError::NoMemory(held)));
+                }
+                budget.charge(more);
             }
-            budget.charge(held - self.charged);
         }
         self.charged = held;
         self.connection.set_held(held);
