@@ -1,6 +1,8 @@
 //! The command line. What the options mean for a load is in `scenario.rs`.
 
+use crate::broker_process::Transport;
 use crate::connection::Address;
+use crate::dialect::Dialect;
 use crate::failure::Failure;
 use crate::scenario::{Method, Scenario, Settings, SubscribeBy, suite};
 use clap::{Args, Parser, Subcommand};
@@ -43,6 +45,9 @@ pub(crate) struct RunArgs {
     /// Address of the broker: UNIX socket path or HOST:PORT
     #[arg(long)]
     pub(crate) broker: Address,
+    /// What it speaks
+    #[arg(long, default_value = "elbus")]
+    pub(crate) dialect: Dialect,
     /// Process of the broker; without it nothing is said about its CPU and memory
     #[arg(long)]
     pub(crate) pid: Option<u32>,
@@ -57,6 +62,9 @@ pub(crate) struct RunArgs {
 pub(crate) struct CompareArgs {
     /// What to do; without any the loads behind the goals S1 to S9
     pub(crate) scenarios: Vec<Scenario>,
+    /// Takes loads, their options and who takes part from FILE, in JSON
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["scenarios", "tcp", "both", "relay"])]
+    pub(crate) suite: Option<PathBuf>,
     /// Times each broker is measured
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rounds: u32,
@@ -78,6 +86,9 @@ pub(crate) struct CompareArgs {
     /// Over TCP on the loopback instead of UNIX sockets
     #[arg(long)]
     pub(crate) tcp: bool,
+    /// Over UNIX sockets and over TCP, in turns
+    #[arg(long, conflicts_with = "tcp")]
+    pub(crate) both: bool,
     /// Measures the relay beside the brokers in every load of one sender and one receiver
     #[arg(long)]
     pub(crate) relay: bool,
@@ -85,6 +96,27 @@ pub(crate) struct CompareArgs {
     pub(crate) load: LoadArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+impl CompareArgs {
+    /// What brokers are reached over.
+    pub(crate) fn transports(&self) -> Vec<Transport> {
+        match (self.both, self.tcp) {
+            (true, _) => Transport::ALL.to_vec(),
+            (false, true) => vec![Transport::Tcp],
+            (false, false) => vec![Transport::Unix],
+        }
+    }
+}
+
+/// A load in a suite.
+#[derive(Debug, Parser)]
+#[command(no_binary_name = true)]
+pub(crate) struct SuiteLoad {
+    /// What to do
+    pub(crate) scenario: Scenario,
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
 }
 
 /// Where results go.

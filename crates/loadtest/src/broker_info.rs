@@ -1,21 +1,26 @@
-//! The version a broker states in `.broker` `info`: none of them has a `--version` that the others share.
+//! The version a broker states: ours and the reference brokers in `.broker` `info`, as they share no `--version`,
+//! the others where they print it.
 
-use crate::connection::{Address, login};
+use crate::connection::login;
+use crate::dialect::Dialect;
 use crate::failure::Failure;
 use crate::inbox::Inbox;
+use crate::setup::Target;
 use crate::stage::{PATIENCE, Stage};
 use elbus_protocol::{Event, OpBody, OpFrame, QoS, RpcFrame};
+use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
-/// Asks the broker at `address`; `None` if its answer holds no version.
-pub(crate) fn version(address: &Address) -> Result<Option<String>, Failure> {
-    let stream = login(address, "loadtest.info")?;
+/// Asks the broker at `target`; `None` if its answer holds no version.
+pub(crate) fn version(target: &Target) -> Result<Option<String>, Failure> {
+    let stream = login(target, "loadtest.info")?;
     let request = RpcFrame::Request { id: 1, method: b"info", params: &[] }.encode();
     let body = OpBody::Message { target: ".broker", payload: &request };
     let mut frame = Vec::new();
     OpFrame { id: 1, qos: QoS::No, body }.encode(&mut frame, u32::MAX);
     stream.send(&frame, &Stage::new())?;
-    let (mut inbox, mut found) = (Inbox::new(4096), None);
+    let (mut inbox, mut found) = (Inbox::new(stream.dialect(), 4096), None);
     let start = Instant::now();
     while found.is_none() && start.elapsed() < PATIENCE {
         inbox.read(&stream, |event| {
@@ -27,6 +32,20 @@ pub(crate) fn version(address: &Address) -> Result<Option<String>, Failure> {
         })?;
     }
     Ok(found.flatten())
+}
+
+/// The version the server in `path` prints; `None` if there is none in it.
+pub(crate) fn printed_version(path: &Path, dialect: Dialect) -> Option<String> {
+    let printed = Command::new(path).arg(dialect.version_argument()).output().ok()?;
+    number_in(&String::from_utf8_lossy(&printed.stdout)).map(str::to_owned)
+}
+
+/// The first word that is a number with dots, whatever stands before its digits.
+fn number_in(text: &str) -> Option<&str> {
+    let numbers = text.split_whitespace().map(|word| word.trim_start_matches(|c: char| !c.is_ascii_digit()));
+    numbers
+        .filter(|word| word.contains('.'))
+        .find(|word| word.chars().all(|character| character.is_ascii_digit() || character == '.'))
 }
 
 /// The text behind the key `version` of a MessagePack map.
@@ -44,6 +63,18 @@ fn version_in(info: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn printed_versions_are_found() {
+        for (text, expected) in [
+            ("nats-server: v2.9.10\n", Some("2.9.10")),
+            ("Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0", Some("7.0.15")),
+            ("mosquitto version 2.0.11\n\nmosquitto is an MQTT v5.0/v3.1.1/v3.1 broker.", Some("2.0.11")),
+            ("no version", None),
+        ] {
+            assert_eq!(number_in(text), expected);
+        }
+    }
 
     #[test]
     fn the_version_is_read_from_the_map() {

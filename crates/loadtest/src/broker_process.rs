@@ -2,6 +2,7 @@
 //! broker is killed and reaped when its value goes, and by the kernel if this program is killed.
 
 use crate::connection::{Address, Stream};
+use crate::dialect::Dialect;
 use crate::failure::{Context, Failure};
 use crate::relay::LISTENING;
 use crate::setup::Target;
@@ -9,6 +10,7 @@ use crate::stage::pause;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use serde::Serialize;
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::{self, DirBuilder, File};
 use std::net::TcpListener;
 use std::os::unix::fs::DirBuilderExt;
@@ -24,13 +26,45 @@ const START_PATIENCE: Duration = Duration::from_secs(10);
 /// What kind of program it is.
 #[derive(Clone, Debug)]
 pub(crate) enum Program {
-    /// A broker, with arguments of its own behind the common ones.
+    /// A broker of our dialect, with arguments of its own behind the common ones.
     Broker { path: PathBuf, extra: Vec<OsString> },
+    /// A broker of another dialect.
+    Foreign { dialect: Dialect, path: PathBuf },
     /// This program's `relay`.
     Relay,
 }
 
-/// Options every broker is started with.
+impl Program {
+    const fn dialect(&self) -> Dialect {
+        if let Self::Foreign { dialect, .. } = self { *dialect } else { Dialect::Elbus }
+    }
+}
+
+/// What a broker is reached over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Transport {
+    /// A UNIX socket.
+    Unix,
+    /// TCP on the loopback.
+    Tcp,
+}
+
+impl Transport {
+    pub(crate) const ALL: [Self; 2] = [Self::Unix, Self::Tcp];
+
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|transport| transport.to_string() == name)
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(if *self == Self::Tcp { "tcp" } else { "unix" })
+    }
+}
+
+/// Options every broker of our dialect is started with.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct BrokerOptions {
     pub(crate) workers: u32,
@@ -38,24 +72,30 @@ pub(crate) struct BrokerOptions {
     pub(crate) timeout: u32,
     /// Frames.
     pub(crate) queue_size: u32,
-    pub(crate) tcp: bool,
 }
 
 /// A running broker or relay. Killed and reaped on drop.
 #[derive(Debug)]
 pub(crate) struct BrokerProcess {
     child: Child,
-    address: Address,
+    target: Target,
     directory: PathBuf,
 }
 
 impl BrokerProcess {
     /// Starts `program` on a fresh socket and waits until it accepts connections.
-    pub(crate) fn start(program: &Program, options: BrokerOptions) -> Result<Self, Failure> {
+    pub(crate) fn start(
+        program: &Program,
+        options: BrokerOptions,
+        transport: Transport,
+    ) -> Result<Self, Failure> {
         let directory = private_directory()?;
-        let result = Self::spawn(program, options, &directory);
+        let result = Self::spawn(program, options, transport, &directory);
         let broker = match result {
-            Ok((child, address)) => Self { child, address, directory },
+            Ok((child, address)) => {
+                let target = Target { address, dialect: program.dialect(), pid: Some(child.id()) };
+                Self { child, target, directory }
+            }
             Err(failure) => {
                 remove(&directory);
                 return Err(failure);
@@ -67,13 +107,12 @@ impl BrokerProcess {
     fn spawn(
         program: &Program,
         options: BrokerOptions,
+        transport: Transport,
         directory: &Path,
     ) -> Result<(Child, Address), Failure> {
-        let address = if options.tcp {
-            let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-            Address::Tcp(free.context(|| "free port")?.to_string())
-        } else {
-            Address::Unix(directory.join("b.sock"))
+        let address = match transport {
+            Transport::Tcp => Address::Tcp(format!("127.0.0.1:{}", free_port()?)),
+            Transport::Unix => Address::Unix(directory.join("b.sock")),
         };
         let this = std::env::current_exe().context(|| "this program")?;
         let mut command = Command::new(this);
@@ -81,6 +120,13 @@ impl BrokerProcess {
             Program::Relay => {
                 command.arg("leash").arg("--").arg(std::env::current_exe().context(|| "this program")?);
                 command.arg("relay").arg(address.to_string());
+            }
+            Program::Foreign { dialect, path } => {
+                let Address::Tcp(place) = &address else {
+                    return Err(Failure::new(format!("{} is measured over TCP", dialect.broker())));
+                };
+                let (_, port) = place.rsplit_once(':').unwrap_or_default();
+                command.arg("leash").arg("--").arg(path).args(dialect.arguments(port, directory)?);
             }
             Program::Broker { path, extra } => {
                 command.arg("leash").arg("--").arg(path).arg("-B").arg(address.to_string());
@@ -103,7 +149,9 @@ impl BrokerProcess {
             }
             let ready = match program {
                 Program::Relay => self.log().contains(LISTENING),
-                Program::Broker { .. } => Stream::connect(&self.address).is_ok(),
+                Program::Broker { .. } | Program::Foreign { .. } => {
+                    Stream::connect(&self.target.address, self.target.dialect).is_ok()
+                }
             };
             if ready {
                 return Ok(self);
@@ -118,7 +166,7 @@ impl BrokerProcess {
     fn not_started(&self, program: &Program, reason: &str) -> Failure {
         let name = match program {
             Program::Relay => "relay".to_owned(),
-            Program::Broker { path, .. } => path.display().to_string(),
+            Program::Broker { path, .. } | Program::Foreign { path, .. } => path.display().to_string(),
         };
         let log = self.log();
         let last = log.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
@@ -133,7 +181,7 @@ impl BrokerProcess {
 
     /// What a load needs to know of it.
     pub(crate) fn target(&self) -> Target {
-        Target { address: self.address.clone(), pid: Some(self.child.id()) }
+        self.target.clone()
     }
 }
 
@@ -144,6 +192,12 @@ impl Drop for BrokerProcess {
         let _ = self.child.wait();
         remove(&self.directory);
     }
+}
+
+/// A port of the loopback nobody listens on.
+fn free_port() -> Result<u16, Failure> {
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    free.map(|address| address.port()).context(|| "free port")
 }
 
 /// A fresh directory nobody else may enter.

@@ -1,121 +1,139 @@
 //! `compare`: starts each broker afresh for each measurement, in turns, so that whatever else the machine does
-//! meets all of them. Starting and stopping is in `broker_process.rs`, the table in `report.rs`.
+//! meets all of them. Who takes part is in `contestants.rs`, starting and stopping in `broker_process.rs`, the
+//! table in `report.rs`.
 
 use crate::args::CompareArgs;
 use crate::broker_info;
-use crate::broker_process::{BrokerOptions, BrokerProcess, Program};
+use crate::broker_process::{BrokerOptions, BrokerProcess, Program, Transport};
+use crate::contestants::{Contestant, Field};
 use crate::failure::{Context, Failure};
 use crate::figure::Outcome;
 use crate::load::execute;
 use crate::report::{BrokerReport, LoadReport, Report, Rounds, note};
 use crate::scenario::{Scenario, Settings};
-use std::ffi::OsString;
-use std::path::PathBuf;
+use crate::suite::{Planned, Suite};
+use std::collections::BTreeMap;
 
-/// What the ratios are taken against.
-const OURS: &str = "ours";
-/// Peers: label and the environment variable that names the program.
-const PEERS: [(&str, &str); 2] = [("busrtd", "BUSRTD"), ("elbusd-peer", "ELBUSD_PEER")];
-
-/// One program that takes part.
-#[derive(Clone, Debug)]
-struct Contestant {
-    label: &'static str,
-    program: Program,
+/// One load with those who take part in it.
+#[derive(Debug)]
+struct Turn {
+    settings: Settings,
+    contestants: Vec<Contestant>,
+    options: BrokerOptions,
+    rounds: u32,
+    report: LoadReport,
 }
 
 /// Measures every load with every broker.
 pub(crate) fn run(args: &CompareArgs) -> Result<Report, Failure> {
-    let loads = args.load.loads(&args.scenarios)?;
-    let options = BrokerOptions {
-        workers: args.workers,
-        timeout: args.timeout,
-        queue_size: args.queue_size,
-        tcp: args.tcp,
+    let options = BrokerOptions { workers: args.workers, timeout: args.timeout, queue_size: args.queue_size };
+    let suite = args.suite.as_deref().map(Suite::read).transpose()?;
+    let none = BTreeMap::new();
+    let variants = suite.as_ref().map_or(&none, |suite| &suite.variants);
+    let field = Field::find(args.elbusd.clone(), &args.elbusd_arg, variants)?;
+    let transports = if suite.is_some() { Transport::ALL.to_vec() } else { args.transports() };
+    let mut turns = if let Some(suite) = suite {
+        let turns = suite.loads.into_iter().map(|load| planned(load, &field, options, args.rounds));
+        turns.collect::<Vec<_>>()
+    } else {
+        asked_for(args, &field, options)?
     };
-    let (contestants, not_compared) = contestants(args)?;
-    let mut report = Report::new(not_compared);
+    let loads = turns.iter().map(|turn| &turn.settings).collect::<Vec<_>>();
+    let missing = field.missing(&loads, &transports);
+    let mut report = Report::new(missing);
     report.options = Some(options);
-    for contestant in &contestants {
+    for contestant in once_each(&turns) {
         report.brokers.push(describe(contestant, options)?);
     }
-    for settings in loads {
-        let mut taking_part = contestants.clone();
-        let relay = args.relay && settings.scenario == Scenario::Message && settings.senders == 1;
-        if settings.scenario == Scenario::Relay || (relay && settings.receivers == 1) {
-            taking_part.push(Contestant { label: "relay", program: Program::Relay });
+    for round in 1..=args.rounds {
+        for turn in turns.iter_mut().filter(|turn| round <= turn.rounds) {
+            turn.take(round);
         }
-        report.loads.push(measure(&settings, &taking_part, args.rounds, options)?);
     }
+    report.loads = turns.into_iter().map(|turn| turn.report).collect();
     Ok(report)
 }
 
-/// Ours first, then the peers that are there; the labels of those that are not.
-fn contestants(args: &CompareArgs) -> Result<(Vec<Contestant>, Vec<String>), Failure> {
-    let ours = Program::Broker { path: our_path(args)?, extra: args.elbusd_arg.clone() };
-    let mut contestants = vec![Contestant { label: OURS, program: ours }];
-    let mut missing = Vec::new();
-    for (label, variable) in PEERS {
-        match from_environment(variable) {
-            Some(path) => {
-                let program = Program::Broker { path, extra: Vec::new() };
-                contestants.push(Contestant { label, program });
-            }
-            None => missing.push(format!("{label} is not compared: {variable} is not set")),
+/// The loads of the command line, each with everybody who can.
+fn asked_for(args: &CompareArgs, field: &Field, options: BrokerOptions) -> Result<Vec<Turn>, Failure> {
+    let loads = args.load.loads(&args.scenarios)?;
+    let turns = loads.into_iter().map(|settings| {
+        let relay = args.relay || settings.scenario == Scenario::Relay;
+        let (contestants, unable) = field.taking_part(&settings, &args.transports(), relay);
+        let report = LoadReport::new(settings.clone());
+        Turn::new(settings, contestants, unable, (options, args.rounds), report)
+    });
+    Ok(turns.collect())
+}
+
+/// A load of a suite, with those of its contestants who are there and can.
+fn planned(load: Planned, field: &Field, options: BrokerOptions, rounds: u32) -> Turn {
+    let Planned { title, settings, contestants, rounds: most, queue_size } = load;
+    let found = contestants.iter().filter_map(|label| field.contestant(label));
+    let (mut able, mut unable) = (Vec::new(), Vec::new());
+    for contestant in found {
+        match contestant.cannot(&settings) {
+            None => able.push(contestant),
+            Some(reason) => unable.push(reason),
         }
     }
-    Ok((contestants, missing))
+    let options = BrokerOptions { queue_size: queue_size.unwrap_or(options.queue_size), ..options };
+    let rounds = most.map_or(rounds, |most| most.min(rounds));
+    let mut report = LoadReport::new(settings.clone());
+    report.title = title;
+    Turn::new(settings, able, unable, (options, rounds), report)
 }
 
-fn our_path(args: &CompareArgs) -> Result<PathBuf, Failure> {
-    if let Some(path) = args.elbusd.clone().or_else(|| from_environment("ELBUSD")) {
-        return Ok(path);
+impl Turn {
+    fn new(
+        settings: Settings,
+        contestants: Vec<Contestant>,
+        unable: Vec<String>,
+        (options, rounds): (BrokerOptions, u32),
+        mut report: LoadReport,
+    ) -> Self {
+        report.not_applicable = unable;
+        let of = |contestant: &Contestant| Rounds { label: contestant.label(), outcomes: Vec::new() };
+        report.brokers = contestants.iter().map(of).collect();
+        Self { settings, contestants, options, rounds, report }
     }
-    let this = std::env::current_exe().context(|| "this program")?;
-    let beside = this.with_file_name("elbusd");
-    if beside.is_file() {
-        return Ok(beside);
+
+    /// Measures everybody once.
+    fn take(&mut self, round: u32) {
+        for (contestant, rounds_of) in self.contestants.iter().zip(&mut self.report.brokers) {
+            let label = &rounds_of.label;
+            note(&format!("round {round} of {}: {}, {label}", self.rounds, self.report.title));
+            let raw = matches!(contestant.program, Program::Relay);
+            let settings = Settings { raw, ..self.settings.clone() };
+            let broker = BrokerProcess::start(&contestant.program, self.options, contestant.transport);
+            // A broker that fails under load is a result too; the others go on.
+            let outcome = broker.and_then(|broker| execute(&broker.target(), &settings));
+            rounds_of.outcomes.push(outcome.unwrap_or_else(|failure| Outcome::failed(&failure)));
+        }
     }
-    Err(Failure::new("our broker is not beside this program: give it with --elbusd or ELBUSD"))
 }
 
-fn from_environment(variable: &str) -> Option<PathBuf> {
-    let value: OsString = std::env::var_os(variable)?;
-    (!value.is_empty()).then(|| PathBuf::from(value))
+/// Every program that takes part in anything, once.
+fn once_each(turns: &[Turn]) -> Vec<&Contestant> {
+    let mut found = Vec::<&Contestant>::new();
+    for contestant in turns.iter().flat_map(|turn| &turn.contestants) {
+        let is_relay = matches!(contestant.program, Program::Relay);
+        if !is_relay && found.iter().all(|other| other.name != contestant.name) {
+            found.push(contestant);
+        }
+    }
+    found
 }
 
 /// Starts a broker once, to see that it starts and what version it states.
 fn describe(contestant: &Contestant, options: BrokerOptions) -> Result<BrokerReport, Failure> {
-    let broker = BrokerProcess::start(&contestant.program, options).context(|| contestant.label)?;
-    // A broker without the core RPC client is compared all the same.
-    let version = broker_info::version(&broker.target().address).unwrap_or_default();
-    let path = match &contestant.program {
-        Program::Broker { path, .. } => path.display().to_string(),
-        Program::Relay => String::new(),
+    let Contestant { name, transport, program } = contestant;
+    let broker = BrokerProcess::start(program, options, *transport).context(|| name)?;
+    let (path, version) = match program {
+        // A broker without the core RPC client is compared all the same.
+        Program::Broker { path, .. } => (path, broker_info::version(&broker.target()).unwrap_or_default()),
+        Program::Foreign { path, dialect } => (path, broker_info::printed_version(path, *dialect)),
+        Program::Relay => return Err(Failure::new("the relay is no broker")),
     };
-    Ok(BrokerReport { label: contestant.label.to_owned(), path, version })
-}
-
-fn measure(
-    settings: &Settings,
-    contestants: &[Contestant],
-    rounds: u32,
-    options: BrokerOptions,
-) -> Result<LoadReport, Failure> {
-    let mut load = LoadReport::new(settings.clone());
-    for contestant in contestants {
-        load.brokers.push(Rounds { label: contestant.label.to_owned(), outcomes: Vec::new() });
-    }
-    for round in 1..=rounds {
-        for (contestant, rounds_of) in contestants.iter().zip(&mut load.brokers) {
-            note(&format!("{}: round {round} of {rounds}, {}", load.title, contestant.label));
-            let broker = BrokerProcess::start(&contestant.program, options).context(|| contestant.label)?;
-            let raw = matches!(contestant.program, Program::Relay);
-            let settings = Settings { raw, ..settings.clone() };
-            // A broker that fails under load is a result too; the others go on.
-            let outcome = execute(&broker.target(), &settings);
-            rounds_of.outcomes.push(outcome.unwrap_or_else(|failure| Outcome::failed(&failure)));
-        }
-    }
-    Ok(load)
+    Ok(BrokerReport { label: name.clone(), path: path.display().to_string(), version })
 }

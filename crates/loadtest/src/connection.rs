@@ -1,11 +1,12 @@
-//! One client connection: connect, log in, subscribe, write whole frames. What it receives is cut into frames
-//! by `inbox.rs`.
+//! One client connection: connect, log in, subscribe, write whole frames. What is said in each protocol is in
+//! `dialect.rs`; what is received is cut into frames by `inbox.rs`.
 
+use crate::dialect::Dialect;
 use crate::failure::{Context, Failure};
 use crate::inbox::Inbox;
+use crate::setup::Target;
 use crate::stage::{LOOK_EVERY, PATIENCE, Phase, Stage};
-use elbus_protocol::handshake::{GREETING, encode_name};
-use elbus_protocol::{Event, Masks, OpBody, OpFrame, QoS, result_from_byte};
+use elbus_protocol::Event;
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -53,51 +54,68 @@ impl fmt::Display for Address {
 
 /// A connected socket of either kind, in blocking mode.
 #[derive(Debug)]
-pub(crate) enum Stream {
+enum Socket {
     Unix(UnixStream),
     Tcp(TcpStream),
 }
 
+/// A connection, and what is spoken on it.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    socket: Socket,
+    dialect: Dialect,
+}
+
 impl Stream {
     /// Connects; TCP without delay.
-    pub(crate) fn connect(address: &Address) -> io::Result<Self> {
-        match address {
-            Address::Unix(path) => UnixStream::connect(path).map(Self::Unix),
+    pub(crate) fn connect(address: &Address, dialect: Dialect) -> io::Result<Self> {
+        let socket = match address {
+            Address::Unix(path) => Socket::Unix(UnixStream::connect(path)?),
             Address::Tcp(address) => {
                 let stream = TcpStream::connect(address)?;
                 stream.set_nodelay(true)?;
-                Ok(Self::Tcp(stream))
+                Socket::Tcp(stream)
             }
-        }
+        };
+        Ok(Self { socket, dialect })
+    }
+
+    pub(crate) const fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     /// One read.
     #[inline]
     pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Unix(stream) => (&mut &*stream).read(buffer),
-            Self::Tcp(stream) => (&mut &*stream).read(buffer),
+        match &self.socket {
+            Socket::Unix(stream) => (&mut &*stream).read(buffer),
+            Socket::Tcp(stream) => (&mut &*stream).read(buffer),
         }
     }
 
     #[inline]
     fn write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Unix(stream) => (&mut &*stream).write(bytes),
-            Self::Tcp(stream) => (&mut &*stream).write(bytes),
+        match &self.socket {
+            Socket::Unix(stream) => (&mut &*stream).write(bytes),
+            Socket::Tcp(stream) => (&mut &*stream).write(bytes),
         }
     }
 
     /// How long one read and one write may block.
     pub(crate) fn set_timeouts(&self, timeout: Duration) -> io::Result<()> {
-        match self {
-            Self::Unix(stream) => {
+        match &self.socket {
+            Socket::Unix(stream) => {
                 stream.set_read_timeout(Some(timeout)).and_then(|()| stream.set_write_timeout(Some(timeout)))
             }
-            Self::Tcp(stream) => {
+            Socket::Tcp(stream) => {
                 stream.set_read_timeout(Some(timeout)).and_then(|()| stream.set_write_timeout(Some(timeout)))
             }
         }
+    }
+
+    /// Keeps the connection alive.
+    pub(crate) fn ping(&self, stage: &Stage) -> Result<(), Failure> {
+        self.send(self.dialect.ping(), stage)
     }
 
     /// Writes all of `bytes`, unless the run ends first.
@@ -123,28 +141,28 @@ impl Stream {
         Ok(())
     }
 
-    fn read_exact<const N: usize>(&self) -> io::Result<[u8; N]> {
+    pub(crate) fn read_exact<const N: usize>(&self) -> io::Result<[u8; N]> {
         let mut bytes = [0; N];
-        match self {
-            Self::Unix(stream) => (&mut &*stream).read_exact(&mut bytes)?,
-            Self::Tcp(stream) => (&mut &*stream).read_exact(&mut bytes)?,
+        match &self.socket {
+            Socket::Unix(stream) => (&mut &*stream).read_exact(&mut bytes)?,
+            Socket::Tcp(stream) => (&mut &*stream).read_exact(&mut bytes)?,
         }
         Ok(bytes)
     }
 
-    fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Unix(stream) => (&mut &*stream).write_all(bytes),
-            Self::Tcp(stream) => (&mut &*stream).write_all(bytes),
+    pub(crate) fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
+        match &self.socket {
+            Socket::Unix(stream) => (&mut &*stream).write_all(bytes),
+            Socket::Tcp(stream) => (&mut &*stream).write_all(bytes),
         }
     }
 }
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Unix(stream) => stream.as_fd(),
-            Self::Tcp(stream) => stream.as_fd(),
+        match &self.socket {
+            Socket::Unix(stream) => stream.as_fd(),
+            Socket::Tcp(stream) => stream.as_fd(),
         }
     }
 }
@@ -155,34 +173,22 @@ pub(crate) fn is_timeout(error: &io::Error) -> bool {
 }
 
 /// Connects and registers `name`.
-pub(crate) fn login(address: &Address, name: &str) -> Result<Stream, Failure> {
-    try_login(address, name).context(|| format!("{name} at {address}"))
+pub(crate) fn login(target: &Target, name: &str) -> Result<Stream, Failure> {
+    try_login(target, name).context(|| format!("{name} at {}", target.address))
 }
 
-fn try_login(address: &Address, name: &str) -> Result<Stream, Failure> {
-    let field = encode_name(name).ok_or_else(|| Failure::new("the name is too long"))?;
-    let stream = Stream::connect(address).context(|| "connect")?;
+fn try_login(target: &Target, name: &str) -> Result<Stream, Failure> {
+    let stream = Stream::connect(&target.address, target.dialect).context(|| "connect")?;
     stream.set_timeouts(LOGIN_PATIENCE).context(|| "timeouts")?;
-    let greeting = stream.read_exact::<3>().context(|| "greeting")?;
-    if greeting != GREETING {
-        return Err(Failure::new(format!("greeting {greeting:02x?} is not that of protocol version 1")));
-    }
-    stream.write_all(&[&GREETING, &*field].concat()).context(|| "login")?;
-    for step in ["version", "name"] {
-        let [result] = stream.read_exact::<1>().context(|| format!("answer to the {step}"))?;
-        result_from_byte(result).context(|| format!("the broker refused the {step}"))?;
-    }
+    target.dialect.login(&stream, name)?;
     stream.set_timeouts(LOOK_EVERY).context(|| "timeouts")?;
     Ok(stream)
 }
 
 /// Subscribes to `masks`, joined by NUL, and waits until that is done.
 pub(crate) fn subscribe(stream: &Stream, masks: &str, stage: &Stage) -> Result<(), Failure> {
-    let mut frame = Vec::with_capacity(masks.len() + 16);
-    let body = OpBody::Subscribe(Masks::new(masks));
-    OpFrame { id: 1, qos: QoS::Processed, body }.encode(&mut frame, u32::MAX);
-    stream.send(&frame, stage)?;
-    let mut inbox = Inbox::new(4096);
+    stream.send(&stream.dialect.subscribe(masks), stage)?;
+    let mut inbox = Inbox::new(stream.dialect, 4096);
     let (start, mut result) = (Instant::now(), None);
     while result.is_none() {
         if start.elapsed() > LOGIN_PATIENCE {

@@ -2,8 +2,9 @@
 //! the time from request to answer. What is asked is in `request.rs`, who answers in `far_side.rs`.
 
 use crate::connection::{Stream, login};
+use crate::dialect::{Dialect, Elbus, Mqtt, Nats, Redis, Wire};
 use crate::failure::{Context, Failure};
-use crate::far_side::FarSide;
+use crate::far_side::{FarSide, listen};
 use crate::figure::{Figure, Outcome};
 use crate::flow::{Lane, Outflow, Waiter};
 use crate::inbox::Inbox;
@@ -13,7 +14,6 @@ use crate::request::{Answer, Request};
 use crate::scenario::{Scenario, Settings};
 use crate::setup::Target;
 use crate::stage::{PATIENCE, Phase, Stage, pause};
-use elbus_protocol::{NOP, QoS};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -25,12 +25,12 @@ pub(crate) fn run(target: &Target, settings: &Settings) -> Result<Outcome, Failu
     let lanes =
         (0..settings.senders).map(|_| Arc::new(Lane::new(settings.window, Arc::new(Waiter::default()))));
     let lanes = lanes.collect::<Vec<_>>();
-    let mut far_side = FarSide::connect(target, settings, &keeper, &lanes)?;
+    let mut far_side = FarSide::connect(target, settings, &keeper, &lanes, &stage)?;
     let routes = far_side.routes();
     let callers = (0..).zip(&lanes).map(|(index, lane)| {
         let outflow =
             Outflow { lane: Arc::clone(lane), routes: routes.get(index).into_iter().cloned().collect() };
-        Caller::connect(target, settings, index, outflow)
+        Caller::connect(target, settings, (index, outflow), &stage)
     });
     let callers = callers.collect::<Result<Vec<_>, Failure>>()?;
     let counters = callers.iter().map(|caller| Arc::clone(&caller.answers)).collect::<Vec<_>>();
@@ -41,7 +41,12 @@ pub(crate) fn run(target: &Target, settings: &Settings) -> Result<Outcome, Failu
         far_side.spawn(scope, settings, stage);
         let callers = callers.into_iter().map(|mut caller| {
             scope.spawn(move || {
-                stage.guard(|| caller.call(settings, stage));
+                stage.guard(|| match target.dialect {
+                    Dialect::Elbus => caller.call::<Elbus>(settings, stage),
+                    Dialect::Nats => caller.call::<Nats>(settings, stage),
+                    Dialect::Redis => caller.call::<Redis>(settings, stage),
+                    Dialect::Mqtt => caller.call::<Mqtt>(settings, stage),
+                });
                 caller.latency
             })
         });
@@ -129,20 +134,21 @@ impl Caller {
     fn connect(
         target: &Target,
         settings: &Settings,
-        index: usize,
-        outflow: Outflow,
+        (index, outflow): (usize, Outflow),
+        stage: &Stage,
     ) -> Result<Self, Failure> {
         let name = settings.sender(index);
-        let stream = login(&target.address, &name)?;
-        let request = Request::new(settings, index, Arc::clone(&outflow.lane));
+        let stream = login(target, &name)?;
+        listen(&stream, &name, stage)?;
+        let request = Request::new(settings, target.dialect, index, Arc::clone(&outflow.lane));
         let latency = Latency::new(Instant::now());
         Ok(Self { name, stream, request, outflow, latency, answers: Arc::default() })
     }
 
     /// Keeps requests under way until the run drains, then waits for the last answers.
-    fn call(&mut self, settings: &Settings, stage: &Stage) -> Result<(), Failure> {
+    fn call<W: Wire>(&mut self, settings: &Settings, stage: &Stage) -> Result<(), Failure> {
         let mut slots = Slots::new(settings.in_flight);
-        let mut inbox = Inbox::new(Inbox::BYTES);
+        let mut inbox = Inbox::new(self.stream.dialect(), Inbox::BYTES);
         let mut out = Vec::new();
         let mut last = Instant::now();
         let mut last_ping = last;
@@ -152,15 +158,15 @@ impl Caller {
                 continue;
             }
             if stage.phase() < Phase::Draining {
-                self.send(&mut slots, &mut out, settings.qos(), stage)?;
+                self.send(&mut slots, &mut out, stage)?;
             }
-            if self.receive(&mut slots, &mut inbox, stage)? {
+            if self.receive::<W>(&mut slots, &mut inbox, stage)? {
                 last = Instant::now();
                 last_ping = last;
             } else if last.elapsed() > PATIENCE {
                 return Err(Failure::new(format!("{}: requests were never answered", self.name)));
             } else if last_ping.elapsed() >= settings.ping_every() {
-                self.stream.send(&NOP, stage).context(|| &self.name)?;
+                self.stream.ping(stage).context(|| &self.name)?;
                 last_ping = Instant::now();
             }
         }
@@ -168,23 +174,28 @@ impl Caller {
     }
 
     /// Sends a request for each free slot, in one write.
-    fn send(&mut self, slots: &mut Slots, out: &mut Vec<u8>, qos: QoS, stage: &Stage) -> Result<(), Failure> {
+    fn send(&mut self, slots: &mut Slots, out: &mut Vec<u8>, stage: &Stage) -> Result<(), Failure> {
         out.clear();
         let now = Instant::now();
         while self.outflow.room() > 0
             && let Some(slot) = slots.take(now)
         {
-            self.request.encode(slot, qos, out);
+            self.request.encode(slot, out);
         }
         if out.is_empty() { Ok(()) } else { self.stream.send(out, stage).context(|| &self.name) }
     }
 
     /// One read; frees the slots that were answered. True if something came.
-    fn receive(&mut self, slots: &mut Slots, inbox: &mut Inbox, stage: &Stage) -> Result<bool, Failure> {
+    fn receive<W: Wire>(
+        &mut self,
+        slots: &mut Slots,
+        inbox: &mut Inbox,
+        stage: &Stage,
+    ) -> Result<bool, Failure> {
         let (mut answered, mut wrong, mut arrived) = (0, None, None);
         let measuring = stage.phase() == Phase::Measuring;
         let (request, latency) = (&self.request, &mut self.latency);
-        let came = inbox.read(&self.stream, |event| match request.answer(event) {
+        let came = inbox.read_as::<W>(&self.stream, |event| match request.answer(event) {
             Answer::To(slot) => match slots.give_back(slot) {
                 Some(sent_at) => {
                     answered += 1;
@@ -211,13 +222,12 @@ pub(crate) fn echo_to_itself(
     done: impl Fn() -> bool,
 ) -> Result<Latency, Failure> {
     let mut latency = Latency::new(Instant::now());
-    let mut request =
-        Request::RoundTrip { target: name.to_owned(), payload: vec![0; crate::sequence::Stamp::BYTES] };
-    let mut inbox = Inbox::new(4096);
+    let mut request = Request::to_itself(stream.dialect(), name);
+    let mut inbox = Inbox::new(stream.dialect(), 4096);
     let mut out = Vec::new();
     while !done() && stage.phase() != Phase::Over {
         out.clear();
-        request.encode(1, QoS::No, &mut out);
+        request.encode(1, &mut out);
         let start = Instant::now();
         stream.send(&out, stage).context(|| name)?;
         let mut back = false;

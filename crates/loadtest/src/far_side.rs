@@ -1,17 +1,19 @@
 //! Who is at the other end of a load with answers: receivers that count what was acknowledged, clients that
 //! send back what they get, or nobody where the broker itself answers. Who asks is in `exchange.rs`.
 
-use crate::connection::{Stream, login};
+use crate::connection::{Stream, login, subscribe};
+use crate::dialect::Dialect;
 use crate::failure::{Context, Failure};
 use crate::flow::{Lane, Route};
 use crate::inbox::Inbox;
 use crate::keeper::Keeper;
+use crate::outgoing::{Destination, Outgoing, topic_of};
 use crate::receive::{Receiver, receive};
 use crate::scenario::{Scenario, Settings};
 use crate::sequence::{Stamp, Tally};
 use crate::setup::Target;
 use crate::stage::{Phase, Stage};
-use elbus_protocol::{Event, NOP, OpBody, OpFrame, QoS};
+use elbus_protocol::Event;
 use std::sync::Arc;
 use std::thread::Scope;
 use std::time::Instant;
@@ -34,12 +36,14 @@ impl FarSide {
         settings: &Settings,
         keeper: &Keeper,
         lanes: &[Arc<Lane>],
+        stage: &Stage,
     ) -> Result<Self, Failure> {
         match settings.scenario {
             Scenario::Acked => {
                 let receivers = (0..settings.receivers).map(|index| {
                     let name = settings.receiver(index);
-                    let stream = Arc::new(login(&target.address, &name)?);
+                    let stream = Arc::new(login(target, &name)?);
+                    listen(&stream, &name, stage)?;
                     keeper.add(&stream);
                     Ok(Receiver::new(name, stream, settings.payload, Inbox::BYTES))
                 });
@@ -57,8 +61,11 @@ impl FarSide {
             Scenario::RoundTrip => {
                 let echoes = (0..settings.senders).map(|index| {
                     let name = settings.receiver(index);
-                    let stream = login(&target.address, &name)?;
-                    Ok(Echo { name, stream, qos: settings.qos() })
+                    let stream = login(target, &name)?;
+                    listen(&stream, &name, stage)?;
+                    let back = Destination::Message(settings.sender(index));
+                    let outgoing = Outgoing::new(target.dialect, back, settings.qos(), settings.payload);
+                    Ok(Echo { name, stream, outgoing })
                 });
                 echoes.collect::<Result<_, Failure>>().map(Self::Echoes)
             }
@@ -103,17 +110,26 @@ impl FarSide {
     }
 }
 
+/// Where clients have no names to send to, the client `name` subscribes to the topic that stands for it.
+pub(crate) fn listen(stream: &Stream, name: &str, stage: &Stage) -> Result<(), Failure> {
+    if stream.dialect() == Dialect::Elbus {
+        return Ok(());
+    }
+    subscribe(stream, &topic_of(name), stage).context(|| name)
+}
+
 /// A client that sends back whatever it gets.
 #[derive(Debug)]
 pub(crate) struct Echo {
     name: String,
     stream: Stream,
-    qos: QoS,
+    /// To the one whose frames these are.
+    outgoing: Outgoing,
 }
 
 impl Echo {
     fn run(&self, settings: &Settings, stage: &Stage) -> Result<(), Failure> {
-        let mut inbox = Inbox::new(Inbox::BYTES);
+        let mut inbox = Inbox::new(self.stream.dialect(), Inbox::BYTES);
         let mut out = Vec::new();
         let mut last_write = Instant::now();
         while stage.phase() != Phase::Over {
@@ -122,13 +138,12 @@ impl Echo {
                 if let Event::Frame(frame) = event
                     && Stamp::read(frame.payload).is_some()
                 {
-                    let body = OpBody::Message { target: frame.sender, payload: frame.payload };
-                    OpFrame { id: 1, qos: self.qos, body }.encode(&mut out, u32::MAX);
+                    self.outgoing.encode(0, 1, frame.payload, &mut out);
                 }
             });
             came.context(|| &self.name)?;
             if out.is_empty() && last_write.elapsed() >= settings.ping_every() {
-                out.extend_from_slice(&NOP);
+                out.extend_from_slice(self.stream.dialect().ping());
             }
             if !out.is_empty() {
                 self.stream.send(&out, stage).context(|| &self.name)?;

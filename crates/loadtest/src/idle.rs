@@ -28,7 +28,7 @@ pub(crate) fn run(target: &Target, settings: &Settings) -> Result<Outcome, Failu
     let mut logged_in = 0.0;
     for index in 0..settings.clients {
         let start = Instant::now();
-        let stream = login(&target.address, &format!("{}.idle.{index}", settings.prefix))?;
+        let stream = login(target, &format!("{}.idle.{index}", settings.prefix))?;
         logged_in += start.elapsed().as_secs_f64();
         keeper.add_idle(&Arc::new(stream));
         // The broker's pings keep the distance of the logins: in a burst they would share wake-ups, and the

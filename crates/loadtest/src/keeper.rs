@@ -4,7 +4,6 @@
 use crate::connection::{Stream, is_timeout};
 use crate::failure::{Context, Failure};
 use crate::stage::{LOOK_EVERY, Phase, Stage, pause};
-use elbus_protocol::NOP;
 use rustix::net::{RecvFlags, recv};
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -47,7 +46,7 @@ impl Keeper {
             due += every;
             let streams = self.streams.lock().map(|streams| streams.clone()).unwrap_or_default();
             for (stream, idle) in streams {
-                stream.send(&NOP, stage).context(|| "ping of a waiting client")?;
+                stream.ping(stage).context(|| "ping of a waiting client")?;
                 if idle {
                     discard(&stream, &mut buffer).context(|| "idle client")?;
                 }

@@ -1,16 +1,19 @@
 //! `elbus-loadtest`: puts brokers under load over the wire and measures them, any broker that speaks the
-//! protocol. It holds no broker and no client library: `elbus-protocol` is all it shares with what it measures.
+//! protocol, and beside them NATS, Redis and MQTT brokers. It holds no broker and no client library: `elbus-protocol` is all it shares with what it measures.
 //!
 //! Reading order: `args.rs` (the command line) → `scenario.rs` (settings) → `load.rs` (which code) → `setup.rs`
 //! and `flood.rs` (one-way loads) or `exchange.rs` (loads with answers) → `stage.rs` (phases) → `report.rs`;
-//! `compare.rs` goes around all of it.
+//! `compare.rs` goes around all of it, `suite.rs` says what it can read from a file. What brokers of other
+//! protocols are told is in `dialect.rs`.
 
 mod args;
 mod broker_info;
 mod broker_process;
 mod compare;
 mod connection;
+mod contestants;
 mod cpu;
+mod dialect;
 mod exchange;
 mod failure;
 mod far_side;
@@ -23,6 +26,7 @@ mod keeper;
 mod latency;
 mod load;
 mod numbers;
+mod outgoing;
 mod rate;
 mod receive;
 mod relay;
@@ -35,6 +39,7 @@ mod setup;
 mod stage;
 mod statistics;
 mod subscriptions;
+mod suite;
 
 use args::{Cli, Command, RunArgs};
 use clap::Parser;
@@ -84,7 +89,10 @@ fn run(args: &RunArgs) -> Result<Report, Failure> {
         return Err(Failure::new("`relay` compares: elbus-loadtest compare relay, or run message --raw"));
     }
     let settings = args.load.settings(args.scenario)?;
-    let target = Target { address: args.broker.clone(), pid: args.pid };
+    if let Some(reason) = args.dialect.cannot(&settings) {
+        return Err(Failure::new(format!("{}: {reason}", args.dialect.broker())));
+    }
+    let target = Target { address: args.broker.clone(), dialect: args.dialect, pid: args.pid };
     let outcome = load::execute(&target, &settings)?;
     let mut load = LoadReport::new(settings);
     load.brokers.push(Rounds { label: args.broker.to_string(), outcomes: vec![outcome] });

@@ -2,6 +2,7 @@
 //! they open for the senders is in `flow.rs`, the accounting in `sequence.rs`.
 
 use crate::connection::{Stream, is_timeout};
+use crate::dialect::{Dialect, Elbus, Mqtt, Nats, Redis, Wire};
 use crate::failure::{Context, Failure};
 use crate::flow::Route;
 use crate::inbox::Inbox;
@@ -94,7 +95,8 @@ impl Receiver {
     /// A receiver of payloads of `payload` bytes, with a buffer of `buffer` bytes.
     pub(crate) fn new(name: String, stream: Arc<Stream>, payload: usize, buffer: usize) -> Self {
         let book = Book { ledgers: Vec::new(), current: 0, payload, damaged: 0, refused: 0 };
-        Self { name, stream, inbox: Inbox::new(buffer), book, raw: None }
+        let inbox = Inbox::new(stream.dialect(), buffer);
+        Self { name, stream, inbox, book, raw: None }
     }
 
     /// Expects frames of sender `index`.
@@ -114,7 +116,7 @@ impl Receiver {
     }
 
     /// One read; what it brought is counted and published.
-    fn turn(
+    fn turn<W: Wire>(
         &mut self,
         scratch: &mut [u8],
         latency: &mut Option<Latency>,
@@ -125,7 +127,7 @@ impl Receiver {
         }
         let mut arrived = None;
         let book = &mut self.book;
-        self.inbox.read(&self.stream, |event| {
+        self.inbox.read_as::<W>(&self.stream, |event| {
             let intended = book.see(event);
             if let (Some(latency), Some(intended), true) = (latency.as_mut(), intended, measuring) {
                 latency.record_since(intended, *arrived.get_or_insert_with(Instant::now));
@@ -165,19 +167,33 @@ pub(crate) fn receive(
     latency: &mut Option<Latency>,
     stage: &Stage,
 ) -> Result<(), Failure> {
+    // All of a run speak the same.
+    match receivers.first().map(|receiver| receiver.stream.dialect()) {
+        Some(Dialect::Elbus) | None => receive_as::<Elbus>(receivers, latency, stage),
+        Some(Dialect::Nats) => receive_as::<Nats>(receivers, latency, stage),
+        Some(Dialect::Redis) => receive_as::<Redis>(receivers, latency, stage),
+        Some(Dialect::Mqtt) => receive_as::<Mqtt>(receivers, latency, stage),
+    }
+}
+
+fn receive_as<W: Wire>(
+    receivers: &mut [Receiver],
+    latency: &mut Option<Latency>,
+    stage: &Stage,
+) -> Result<(), Failure> {
     let mut scratch =
         if receivers.iter().any(|it| it.raw.is_some()) { vec![0; Inbox::BYTES] } else { Vec::new() };
     if let [only] = receivers {
         while stage.phase() != Phase::Over {
             let measuring = stage.phase() == Phase::Measuring;
-            only.turn(&mut scratch, latency, measuring).context(|| &only.name)?;
+            only.turn::<W>(&mut scratch, latency, measuring).context(|| &only.name)?;
         }
         return Ok(());
     }
-    receive_many(receivers, latency, stage)
+    receive_many::<W>(receivers, latency, stage)
 }
 
-fn receive_many(
+fn receive_many<W: Wire>(
     receivers: &mut [Receiver],
     latency: &mut Option<Latency>,
     stage: &Stage,
@@ -201,7 +217,7 @@ fn receive_many(
         for event in &events {
             let index = usize::try_from(event.data.u64()).unwrap_or(usize::MAX);
             if let Some(receiver) = receivers.get_mut(index) {
-                receiver.turn(&mut [], latency, measuring).context(|| &receiver.name)?;
+                receiver.turn::<W>(&mut [], latency, measuring).context(|| &receiver.name)?;
             }
         }
     }

@@ -42,6 +42,8 @@ pub(crate) struct BrokerReport {
 pub(crate) struct LoadReport {
     pub(crate) title: String,
     settings: Settings,
+    /// Brokers it says nothing about, and why.
+    pub(crate) not_applicable: Vec<String>,
     pub(crate) brokers: Vec<Rounds>,
 }
 
@@ -63,7 +65,7 @@ impl Rounds {
 
 impl LoadReport {
     pub(crate) fn new(settings: Settings) -> Self {
-        Self { title: settings.title(), settings, brokers: Vec::new() }
+        Self { title: settings.title(), settings, not_applicable: Vec::new(), brokers: Vec::new() }
     }
 
     /// Names and units of all figures, in the order of their first appearance.
@@ -91,15 +93,22 @@ impl LoadReport {
         problems
     }
 
+    /// What `label` is put in relation to: the first contestant on the same transport, unless it is that itself.
+    fn ours_like(&self, label: &str) -> Option<&Rounds> {
+        let transport = |label: &str| label.rsplit_once(' ').map(|(_, transport)| transport.to_owned());
+        let first = self.brokers.iter().find(|rounds| transport(&rounds.label) == transport(label))?;
+        (first.label != label).then_some(first)
+    }
+
     /// The load as a table, one line for each figure and broker.
     fn table(&self) -> String {
         let mut rows =
             vec![["figure", "unit", "broker", "min", "median", "max", "ours/it"].map(str::to_owned)];
         for (name, unit) in self.figures() {
-            let ours = self.brokers.first().and_then(|rounds| rounds.spread(name));
             for (index, rounds) in self.brokers.iter().enumerate() {
                 let Some(spread) = rounds.spread(name) else { continue };
-                let ratio = ours.filter(|_| index > 0).and_then(|ours| ratio(ours.median, spread.median));
+                let ours = self.ours_like(&rounds.label).and_then(|ours| ours.spread(name));
+                let ratio = ours.and_then(|ours| ratio(ours.median, spread.median));
                 let first = |text: &str| if index == 0 { text.to_owned() } else { String::new() };
                 rows.push([
                     first(name),
@@ -114,6 +123,9 @@ impl LoadReport {
         }
         let mut out = format!("\n{}\n", self.title);
         lay_out(&rows, 3, &mut out);
+        for reason in &self.not_applicable {
+            let _ = writeln!(out, "  without {reason}");
+        }
         for problem in self.problems() {
             let _ = writeln!(out, "  PROBLEM {problem}");
         }
@@ -166,9 +178,11 @@ impl Report {
     fn table(&self) -> String {
         let mut out = format!("elbus-loadtest {}, {} CPUs, Linux {}\n", self.version, self.cpus, self.kernel);
         if let Some(options) = self.options {
-            let transport = if options.tcp { "TCP" } else { "UNIX sockets" };
-            let BrokerOptions { workers, timeout, queue_size, .. } = options;
-            let _ = writeln!(out, "{transport}, -w {workers} -t {timeout} --queue-size {queue_size}");
+            let BrokerOptions { workers, timeout, queue_size } = options;
+            let _ = writeln!(
+                out,
+                "brokers of this protocol with -w {workers} -t {timeout} --queue-size {queue_size}"
+            );
         }
         for broker in &self.brokers {
             let version = broker.version.as_deref().unwrap_or("version unknown");
@@ -224,7 +238,7 @@ mod tests {
 
     fn load() -> LoadReport {
         let mut load = LoadReport::new(Settings::of(Scenario::Message));
-        load.brokers = vec![rounds("ours", &[3.0, 1.0, 2.0]), rounds("busrtd", &[5.0, 4.0, 9.0])];
+        load.brokers = vec![rounds("ours unix", &[3.0, 1.0, 2.0]), rounds("busrtd unix", &[5.0, 4.0, 9.0])];
         load
     }
 
@@ -233,17 +247,17 @@ mod tests {
         let table = load().table();
         let lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).collect::<Vec<_>>();
         assert_eq!(lines[2], ["figure", "unit", "broker", "min", "median", "max", "ours/it"]);
-        assert_eq!(lines[3], ["deliveries", "1/s", "ours", "1.000", "2.000", "3.000"]);
-        assert_eq!(lines[4], ["busrtd", "4.000", "5.000", "9.000", "0.400"]);
+        assert_eq!(lines[3], ["deliveries", "1/s", "ours", "unix", "1.000", "2.000", "3.000"]);
+        assert_eq!(lines[4], ["busrtd", "unix", "4.000", "5.000", "9.000", "0.400"]);
     }
 
     #[test]
     fn a_failed_round_is_named_and_leaves_the_others_standing() {
         let mut load = load();
         load.brokers[1].outcomes[1] = Outcome::failed(&Failure::new("gone"));
-        assert_eq!(load.problems(), ["busrtd, round 2: gone"]);
+        assert_eq!(load.problems(), ["busrtd unix, round 2: gone"]);
         let table = load.table();
-        assert!(table.contains("PROBLEM busrtd, round 2: gone"), "{table}");
+        assert!(table.contains("PROBLEM busrtd unix, round 2: gone"), "{table}");
         assert!(table.contains("7.000"), "{table}");
         let mut report = Report::new(Vec::new());
         assert!(!report.has_problems());

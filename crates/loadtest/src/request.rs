@@ -1,8 +1,10 @@
 //! What a caller of `exchange.rs` sends, and how it knows the answer: an acknowledgement, the reply to a call,
 //! or its own message sent back.
 
+use crate::dialect::Dialect;
 use crate::flow::Lane;
 use crate::numbers::count;
+use crate::outgoing::{Destination, Outgoing};
 use crate::scenario::{Method, Scenario, Settings};
 use crate::sequence::Stamp;
 use elbus_protocol::{Event, OpBody, OpFrame, QoS, RpcFrame};
@@ -24,7 +26,7 @@ pub(crate) enum Answer {
 pub(crate) enum Request {
     /// A message of which the acknowledgement is the answer.
     Acked {
-        target: String,
+        outgoing: Outgoing,
         payload: Vec<u8>,
         index: u32,
         sequence: u64,
@@ -32,9 +34,9 @@ pub(crate) enum Request {
         lane: Arc<Lane>,
     },
     /// A call of `.broker`.
-    Call { method: &'static str, params: Vec<u8> },
+    Call { method: &'static str, params: Vec<u8>, qos: QoS },
     /// A message to a client that sends it back.
-    RoundTrip { target: String, payload: Vec<u8> },
+    RoundTrip { outgoing: Outgoing, payload: Vec<u8> },
 }
 
 impl Request {
@@ -42,40 +44,51 @@ impl Request {
     const BROKER: &str = ".broker";
 
     /// The request of sender `index`; `lane` counts what goes to receivers.
-    pub(crate) fn new(settings: &Settings, index: usize, lane: Arc<Lane>) -> Self {
+    pub(crate) fn new(settings: &Settings, dialect: Dialect, index: usize, lane: Arc<Lane>) -> Self {
         let payload = vec![0x5A; settings.payload];
+        let qos = settings.qos();
+        let to = |receiver, qos| {
+            let destination = Destination::Message(settings.receiver(receiver));
+            Outgoing::new(dialect, destination, qos, settings.payload)
+        };
         match settings.scenario {
             Scenario::Acked => {
-                let target = settings.receiver(index % settings.receivers);
+                let outgoing = to(index % settings.receivers, QoS::new(true, qos.realtime()));
                 let index = u32::try_from(index).unwrap_or(u32::MAX);
-                Self::Acked { target, payload, index, sequence: 0, lane }
+                Self::Acked { outgoing, payload, index, sequence: 0, lane }
             }
             Scenario::Broker if settings.method == Method::Test => {
-                Self::Call { method: "test", params: Vec::new() }
+                Self::Call { method: "test", params: Vec::new(), qos }
             }
-            Scenario::Broker => Self::Call { method: "benchmark.test", params: payload },
-            _ => Self::RoundTrip { target: settings.receiver(index), payload },
+            Scenario::Broker => Self::Call { method: "benchmark.test", params: payload, qos },
+            _ => Self::RoundTrip { outgoing: to(index, qos), payload },
         }
     }
 
+    /// A round trip of a client called `name` with itself, of no more than a stamp.
+    pub(crate) fn to_itself(dialect: Dialect, name: &str) -> Self {
+        let destination = Destination::Message(name.to_owned());
+        let outgoing = Outgoing::new(dialect, destination, QoS::No, Stamp::BYTES);
+        Self::RoundTrip { outgoing, payload: vec![0; Stamp::BYTES] }
+    }
+
     /// Appends the request of `slot`, a number from 1 that the answer names.
-    pub(crate) fn encode(&mut self, slot: u32, qos: QoS, out: &mut Vec<u8>) {
+    pub(crate) fn encode(&mut self, slot: u32, out: &mut Vec<u8>) {
         match self {
-            Self::Acked { target, payload, index, sequence, lane } => {
+            Self::Acked { outgoing, payload, index, sequence, lane } => {
                 Stamp { sequence: *sequence, sender: *index }.write(payload);
                 *sequence += 1;
                 lane.set_sent(*sequence);
-                let qos = QoS::new(true, qos.realtime());
-                OpFrame { id: slot, qos, body: OpBody::Message { target, payload } }.encode(out, u32::MAX);
+                outgoing.encode(0, slot, payload, out);
             }
-            Self::Call { method, params } => {
+            Self::Call { method, params, qos } => {
                 let payload = RpcFrame::Request { id: slot, method: method.as_bytes(), params }.encode();
                 let body = OpBody::Message { target: Self::BROKER, payload: &payload };
-                OpFrame { id: slot, qos, body }.encode(out, u32::MAX);
+                OpFrame { id: slot, qos: *qos, body }.encode(out, u32::MAX);
             }
-            Self::RoundTrip { target, payload } => {
+            Self::RoundTrip { outgoing, payload } => {
                 Stamp { sequence: u64::from(slot), sender: 0 }.write(payload);
-                OpFrame { id: slot, qos, body: OpBody::Message { target, payload } }.encode(out, u32::MAX);
+                outgoing.encode(0, slot, payload, out);
             }
         }
     }
@@ -96,7 +109,7 @@ impl Request {
         match self {
             Self::Acked { .. } => Answer::Nothing,
             Self::Call { .. } if frame.sender != Self::BROKER || frame.topic.is_some() => Answer::Nothing,
-            Self::Call { method, params } => match RpcFrame::parse(frame.payload) {
+            Self::Call { method, params, .. } => match RpcFrame::parse(frame.payload) {
                 Ok(RpcFrame::Reply { result, .. }) if *method == "benchmark.test" && result != params => {
                     Answer::Wrong("a call gave back other bytes than it took".to_owned())
                 }
@@ -128,7 +141,7 @@ mod tests {
 
     #[test]
     fn replies_of_the_broker_answer_calls() {
-        let call = Request::Call { method: "benchmark.test", params: b"xy".to_vec() };
+        let call = Request::Call { method: "benchmark.test", params: b"xy".to_vec(), qos: QoS::No };
         let reply = RpcFrame::Reply { id: 9, result: b"xy" }.encode();
         let wrong = RpcFrame::Reply { id: 9, result: b"x" }.encode();
         let error = RpcFrame::Error { id: 9, code: elbus_protocol::RpcCode::INTERNAL, data: b"" }.encode();
@@ -143,11 +156,11 @@ mod tests {
 
     #[test]
     fn echoes_answer_by_their_stamp() {
-        let trip = Request::RoundTrip { target: "r".to_owned(), payload: vec![0; 20] };
-        let mut payload = [0; 20];
+        let trip = Request::to_itself(Dialect::Elbus, "r");
+        let mut payload = [0; Stamp::BYTES];
         assert_eq!(trip.answer(message("r", &payload)), Answer::Nothing);
         Stamp { sequence: 3, sender: 0 }.write(&mut payload);
         assert_eq!(trip.answer(message("r", &payload)), Answer::To(3));
-        assert!(matches!(trip.answer(message("r", &payload[..16])), Answer::Wrong(_)));
+        assert!(matches!(trip.answer(message("r", &[&payload[..], b"x"].concat())), Answer::Wrong(_)));
     }
 }

@@ -5,22 +5,11 @@ use crate::connection::Stream;
 use crate::failure::{Context, Failure};
 use crate::flow::Outflow;
 use crate::numbers::count;
+use crate::outgoing::Outgoing;
 use crate::sequence::Stamp;
 use crate::stage::Stage;
-use elbus_protocol::{NOP, OpBody, OpFrame, QoS};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// What is sent, and where to.
-#[derive(Clone, Debug)]
-pub(crate) enum Destination {
-    /// To one client.
-    Message(String),
-    /// To these topics in turn.
-    Publish(Vec<String>),
-    /// To every client that matches.
-    Broadcast(String),
-}
 
 /// One sending client.
 #[derive(Debug)]
@@ -28,8 +17,7 @@ pub(crate) struct Sender {
     name: String,
     stream: Arc<Stream>,
     pub(crate) outflow: Outflow,
-    destination: Destination,
-    qos: QoS,
+    outgoing: Outgoing,
     index: u32,
     sequence: u64,
     payload: Vec<u8>,
@@ -40,19 +28,21 @@ pub(crate) struct Sender {
 impl Sender {
     /// Bytes of a batch: a batch ends with the frame that reaches them.
     const BATCH_BYTES: usize = 64 << 10;
+    /// Echoed by acknowledgements alone, of which a flood only counts the refusals.
+    const ID: u32 = 1;
 
     /// The sender of index `index`, with payloads of `payload` bytes.
     pub(crate) fn new(
         (name, stream): (String, Arc<Stream>),
         index: u32,
         outflow: Outflow,
-        destination: Destination,
-        (qos, payload): (QoS, usize),
+        outgoing: Outgoing,
+        payload: usize,
     ) -> Self {
         let batch = Vec::with_capacity(Self::BATCH_BYTES + payload + 1024);
         let payload = vec![0x5A; payload];
         let last_write = Instant::now();
-        Self { name, stream, outflow, destination, qos, index, sequence: 0, payload, batch, last_write }
+        Self { name, stream, outflow, outgoing, index, sequence: 0, payload, batch, last_write }
     }
 
     /// Frames of a full batch.
@@ -63,23 +53,8 @@ impl Sender {
     /// Bytes on the wire of the first frame; all are as long unless topics differ.
     pub(crate) fn frame_bytes(&self) -> u64 {
         let mut out = Vec::new();
-        self.frame().encode(&mut out, u32::MAX);
+        self.outgoing.encode(0, Self::ID, &self.payload, &mut out);
         count(out.len())
-    }
-
-    fn frame(&self) -> OpFrame<'_> {
-        let payload = &self.payload;
-        let body = match &self.destination {
-            Destination::Message(target) => OpBody::Message { target, payload },
-            Destination::Broadcast(mask) => OpBody::Broadcast { mask, payload },
-            Destination::Publish(topics) => {
-                let index = self.sequence.checked_rem(count(topics.len())).unwrap_or_default();
-                let topic = topics.get(usize::try_from(index).unwrap_or_default());
-                OpBody::Publish { topic: topic.map_or("", |topic| topic), payload }
-            }
-        };
-        // An id is echoed by acknowledgements alone, of which a flood only counts the refusals.
-        OpFrame { id: 1, qos: self.qos, body }
     }
 
     /// Appends the next frame to the batch.
@@ -89,9 +64,7 @@ impl Sender {
         if let Some(nanoseconds) = intended {
             Stamp::write_time(nanoseconds, &mut self.payload);
         }
-        let mut batch = std::mem::take(&mut self.batch);
-        self.frame().encode(&mut batch, u32::MAX);
-        self.batch = batch;
+        self.outgoing.encode(self.sequence, Self::ID, &self.payload, &mut self.batch);
         self.sequence += 1;
     }
 
@@ -131,7 +104,7 @@ impl Sender {
     /// Pings, if nothing was written for `every`.
     pub(crate) fn ping(&mut self, every: Duration, stage: &Stage) -> Result<(), Failure> {
         if self.last_write.elapsed() >= every {
-            self.stream.send(&NOP, stage).context(|| &self.name)?;
+            self.stream.ping(stage).context(|| &self.name)?;
             self.last_write = Instant::now();
         }
         Ok(())

@@ -2,14 +2,16 @@
 //! then do is in `flood.rs`, `sender.rs` and `receive.rs`.
 
 use crate::connection::{Address, Stream, login, subscribe};
+use crate::dialect::Dialect;
 use crate::failure::{Context, Failure};
 use crate::flow::{Lane, Outflow, Route, Waiter};
 use crate::inbox::Inbox;
 use crate::keeper::Keeper;
 use crate::numbers::count;
+use crate::outgoing::{Destination, Outgoing};
 use crate::receive::Receiver;
 use crate::scenario::{Scenario, Settings};
-use crate::sender::{Destination, Sender};
+use crate::sender::Sender;
 use crate::stage::{LOOK_EVERY, Stage};
 use std::sync::Arc;
 
@@ -17,6 +19,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) address: Address,
+    pub(crate) dialect: Dialect,
     /// Its process, if its CPU and memory are to be read.
     pub(crate) pid: Option<u32>,
 }
@@ -55,7 +58,7 @@ impl Clients {
         let buffer = (BUFFER_BYTES / settings.receivers).clamp(16 << 10, Inbox::BYTES);
         let receivers = (0..settings.receivers).map(|index| {
             let name = settings.receiver(index);
-            let stream = Arc::new(login(&target.address, &name)?);
+            let stream = Arc::new(login(target, &name)?);
             if matches!(settings.scenario, Scenario::Publish | Scenario::Subscriptions) {
                 subscribe(&stream, &settings.receiver_masks(), stage).context(|| &name)?;
             }
@@ -63,8 +66,12 @@ impl Clients {
             Ok(Receiver::new(name, stream, settings.payload, buffer))
         });
         let receivers = receivers.collect::<Result<Vec<_>, Failure>>()?;
-        let streams = (0..settings.senders).map(|index| login(&target.address, &settings.sender(index)));
-        let streams = streams.map(|stream| stream.map(Arc::new)).collect::<Result<Vec<_>, Failure>>()?;
+        let streams = (0..settings.senders).map(|index| {
+            let stream = login(target, &settings.sender(index))?;
+            stream.send(target.dialect.no_answers(), stage)?;
+            Ok(Arc::new(stream))
+        });
+        let streams = streams.collect::<Result<Vec<_>, Failure>>()?;
         let mut clients = Self { groups: Vec::new(), receivers, returns: Vec::new(), routes: Vec::new() };
         clients.add_senders(settings, streams);
         Ok(clients)
@@ -73,7 +80,7 @@ impl Clients {
     /// Two connections to the relay: the one it reads from, then the one it writes to.
     fn connect_raw(target: &Target, settings: &Settings) -> Result<Self, Failure> {
         let connect = || {
-            let stream = Stream::connect(&target.address)?;
+            let stream = Stream::connect(&target.address, target.dialect)?;
             stream.set_timeouts(LOOK_EVERY)?;
             Ok::<_, std::io::Error>(Arc::new(stream))
         };
@@ -118,14 +125,15 @@ impl Clients {
                 Scenario::Broadcast => Destination::Broadcast(settings.all_receivers()),
                 _ => Destination::Message(settings.receiver(index % settings.receivers)),
             };
+            let outgoing = Outgoing::new(stream.dialect(), destination, settings.qos(), settings.payload);
             let name = settings.sender(index);
             self.returns.push(Receiver::new(name.clone(), Arc::clone(&stream), 0, 4096));
             group.senders.push(Sender::new(
                 (name, stream),
                 u32::try_from(index).unwrap_or(u32::MAX),
                 Outflow { lane, routes },
-                destination,
-                (settings.qos(), settings.payload),
+                outgoing,
+                settings.payload,
             ));
         }
     }

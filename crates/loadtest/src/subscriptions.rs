@@ -67,12 +67,12 @@ pub(crate) struct Held {
 /// Connects the holders and has them subscribe, one after the other, while nothing is published. They stay
 /// until the run ends.
 pub(crate) fn hold(control: &Control<'_>) -> Result<Held, Failure> {
-    let (settings, stage, address) = (control.settings, control.stage, &control.target.address);
+    let (settings, stage, target) = (control.settings, control.stage, control.target);
     let holders = settings.holders.min(settings.subscriptions).max(1);
     let share = settings.subscriptions.div_ceil(holders);
     let holders = (0..holders).map(|index| {
         let name = format!("{}.h.{index}", settings.prefix);
-        let stream = Arc::new(login(address, &name)?);
+        let stream = Arc::new(login(target, &name)?);
         control.keeper.add_idle(&stream);
         let masks = (index * share..settings.subscriptions.min((index + 1) * share))
             .map(|mask| settings.held_mask(mask))
@@ -81,7 +81,7 @@ pub(crate) fn hold(control: &Control<'_>) -> Result<Held, Failure> {
     });
     let holders = holders.collect::<Result<Vec<_>, Failure>>()?;
     let prober_name = format!("{}.probe", settings.prefix);
-    let prober = login(address, &prober_name)?;
+    let prober = login(target, &prober_name)?;
     stage.enter(Phase::Paused);
     stage.wait(Duration::from_millis(50), || false);
     let done = AtomicBool::new(false);

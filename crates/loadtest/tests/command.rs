@@ -1,5 +1,6 @@
-//! The program from outside: exit status, JSON, what is left behind. Against the relay, which needs no broker, and
-//! against BUS/RT's broker where the environment variable BUSRTD names it.
+//! The program from outside: exit status, JSON, what is left behind. Against the relay, which needs no broker,
+//! against BUS/RT's broker where the environment variable BUSRTD names it, and against the servers of other dialects
+//! that are installed.
 
 use serde_json::Value;
 use std::error::Error;
@@ -135,6 +136,73 @@ fn every_scenario_delivers_everything_through_the_reference_broker() -> Result<(
         let figures = &report["loads"][0]["brokers"][0]["outcomes"][0]["figures"];
         assert!(figures.as_array().is_some_and(|figures| !figures.is_empty()), "{line}: {report:#}");
     }
+    Ok(())
+}
+
+/// Runs every load `broker` can do, as a suite without our broker. Why not, where it is not installed.
+fn every_load_of(broker: &str, more: &[&str]) -> Result<Option<String>, Box<dyn Error>> {
+    let lines = [
+        "publish",
+        "publish --receivers 8 --topics 3",
+        "publish --senders 5 --payload 70000",
+        "round-trip",
+        "round-trip --senders 2 --in-flight 8",
+        "idle --clients 20",
+    ];
+    let common = ["--warm-up", "0.1", "--duration", "0.2"];
+    let loads = lines.iter().chain(more).map(|line| {
+        let arguments = line.split_whitespace().chain(common).collect::<Vec<_>>();
+        serde_json::json!({ "load": line, "arguments": arguments, "contestants": [format!("{broker} tcp")] })
+    });
+    let suite = serde_json::json!({ "loads": loads.collect::<Vec<_>>() });
+    let file = SocketPath::new(broker);
+    std::fs::write(&file.0, suite.to_string())?;
+    let line = format!("compare --rounds 1 --elbusd /nonexistent --json - --suite {}", file.0.display());
+    let output = loadtest(&line)?;
+    let report = json(&output)?;
+    let list = |at: &str| report.pointer(at).and_then(Value::as_array).into_iter().flatten();
+    let missing = list("/not_compared").filter_map(Value::as_str).find(|reason| reason.starts_with(broker));
+    if let Some(reason) = missing {
+        return Ok(Some(reason.to_owned()));
+    }
+    assert!(output.status.success(), "{report:#}");
+    assert!(report.pointer("/brokers/0/version").is_some_and(Value::is_string), "{report:#}");
+    for load in list("/loads") {
+        assert!(load.pointer("/brokers/0/outcomes/0/figures/0").is_some(), "{load:#}");
+    }
+    Ok(None)
+}
+
+#[test]
+fn nats_delivers_everything() -> Result<(), Box<dyn Error>> {
+    if let Some(reason) = every_load_of("nats", &["publish --subscribe-by wildcard --topics 3"])? {
+        println!("skipped: {reason}");
+    }
+    Ok(())
+}
+
+#[test]
+fn redis_delivers_everything() -> Result<(), Box<dyn Error>> {
+    if let Some(reason) = every_load_of("redis", &[])? {
+        println!("skipped: {reason}");
+    }
+    Ok(())
+}
+
+#[test]
+fn mosquitto_delivers_everything() -> Result<(), Box<dyn Error>> {
+    let more = ["acked", "acked --in-flight 64", "publish --subscribe-by wildcard --topics 3"];
+    if let Some(reason) = every_load_of("mosquitto", &more)? {
+        println!("skipped: {reason}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_load_without_a_word_for_it_is_refused() -> Result<(), Box<dyn Error>> {
+    let output = loadtest("run broker --dialect nats --broker 127.0.0.1:1")?;
+    let errors = String::from_utf8(output.stderr)?;
+    assert!(errors.contains("nats: it has no calls of the broker"), "{errors}");
     Ok(())
 }
 
