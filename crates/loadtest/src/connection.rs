@@ -7,14 +7,21 @@ use crate::inbox::Inbox;
 use crate::setup::Target;
 use crate::stage::{LOOK_EVERY, PATIENCE, Phase, Stage};
 use elbus_protocol::Event;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+/// Connections that follow each other from one address.
+const FROM_ONE_ADDRESS: u32 = 100;
+/// From 127.0.0.1 on.
+const SOURCE_ADDRESSES: u32 = 250;
 
 /// How long a login may take.
 const LOGIN_PATIENCE: Duration = Duration::from_secs(15);
@@ -72,7 +79,7 @@ impl Stream {
         let socket = match address {
             Address::Unix(path) => Socket::Unix(UnixStream::connect(path)?),
             Address::Tcp(address) => {
-                let stream = TcpStream::connect(address)?;
+                let stream = connect_tcp(address)?;
                 stream.set_nodelay(true)?;
                 Socket::Tcp(stream)
             }
@@ -165,6 +172,21 @@ impl AsFd for Stream {
             Socket::Tcp(stream) => stream.as_fd(),
         }
     }
+}
+
+/// Connects to HOST:PORT, to a broker on the loopback from one of many addresses in turns: our broker takes 256
+/// connections from one, and a thousand clients are those of many hosts.
+fn connect_tcp(address: &str) -> io::Result<TcpStream> {
+    static CONNECTIONS: AtomicU32 = AtomicU32::new(0);
+    let Some(to) = address.parse::<SocketAddrV4>().ok().filter(|to| to.ip().is_loopback()) else {
+        return TcpStream::connect(address);
+    };
+    let turn = CONNECTIONS.fetch_add(1, Ordering::Relaxed) / FROM_ONE_ADDRESS % SOURCE_ADDRESSES;
+    let from = Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + turn);
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    bind(&socket, &SocketAddrV4::new(from, 0))?;
+    connect(&socket, &to)?;
+    Ok(TcpStream::from(socket))
 }
 
 /// True for errors that only mean: try again.

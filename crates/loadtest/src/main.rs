@@ -1,5 +1,6 @@
-//! `elbus-loadtest`: puts brokers under load over the wire and measures them, any broker that speaks the
-//! protocol, and beside them NATS, Redis and MQTT brokers. It holds no broker and no client library: `elbus-protocol` is all it shares with what it measures.
+//! `elbus-loadtest`: puts brokers under load over the wire and measures them: any broker that speaks the protocol,
+//! and beside them those of NATS, Redis and MQTT. It holds no broker and no client library: `elbus-protocol` is all
+//! it shares with what it measures.
 //!
 //! Reading order: `args.rs` (the command line) → `scenario.rs` (settings) → `load.rs` (which code) → `setup.rs`
 //! and `flood.rs` (one-way loads) or `exchange.rs` (loads with answers) → `stage.rs` (phases) → `report.rs`;

@@ -112,13 +112,13 @@ impl Foreign for Mqtt {
         Template { head, numbered: acknowledged, tail: b"" }
     }
 
-    /// Nobody logs in, nothing is kept on disk, no frame waits for others (`set_tcp_nodelay`), and none is dropped
-    /// for want of room: as installed that happens to the thousandth one that waits. Its user stays whoever
-    /// starts it: a process that changes it would no longer be killed by the kernel along with this one.
+    /// Nobody logs in, nothing is kept on disk, and no frame is dropped for want of room: as installed that happens to
+    /// the thousandth one that waits. Its user stays whoever starts it: a process that changes it would no longer be
+    /// killed by the kernel along with this one.
     fn arguments(port: &str, directory: &Path) -> Result<Vec<OsString>, Failure> {
         let file = directory.join("mosquitto.conf");
         let settings = format!(
-            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nset_tcp_nodelay true\n\
+            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n\
              max_queued_messages 0\nmax_inflight_messages 0\nlog_type error\nlog_type warning\nuser root\n"
         );
         fs::write(&file, settings).context(|| file.display().to_string())?;

@@ -81,10 +81,23 @@ impl Foreign for Redis {
         Template { head: text.into_bytes(), numbered: false, tail: b"\r\n" }
     }
 
-    /// Nothing is kept on disk. All else as installed: one thread that reads and writes (more of them only spin
+    /// Nothing is kept on disk, and clients may come from all of the loopback, not from its first address alone, which
+    /// is what `protected-mode` asks. All else as installed: one thread that reads and writes (more of them only spin
     /// where there are two CPUs), up to 32 MB pending for a subscriber, 8 MB of it for a minute.
     fn arguments(port: &str, directory: &Path) -> Result<Vec<OsString>, Failure> {
-        let words = ["--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "no", "--dir"];
+        let words = [
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            port,
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--protected-mode",
+            "no",
+            "--dir",
+        ];
         Ok(words.into_iter().map(OsString::from).chain([directory.into()]).collect())
     }
 }
