@@ -161,15 +161,13 @@ function missingOf({ not_compared: lines }) {
   )
 }
 
-function aboutOf({ version, cpus, kernel, options, brokers }) {
-  const versions = brokers.map((broker) => [broker.label, broker.version ?? 'version unknown'])
-  const { workers, timeout, queue_size: queue } = options
+function aboutOf({ version, cpus, kernel, brokers }) {
+  const facts = ({ version: stated, settings }) => `${stated ?? 'version unknown'} (${settings})`
   return {
     generator: `elbus-loadtest ${version}`,
     cpus,
     kernel,
-    brokers: Object.fromEntries(versions),
-    options: `-w ${workers} -t ${timeout} --queue-size ${queue}`,
+    ...Object.fromEntries(brokers.map((broker) => [broker.label, facts(broker)])),
   }
 }
 

@@ -74,6 +74,15 @@ pub(crate) struct BrokerOptions {
     pub(crate) queue_size: u32,
 }
 
+impl BrokerOptions {
+    /// As words of the command line, before those of one broker alone.
+    pub(crate) fn arguments(self, extra: &[OsString]) -> Vec<OsString> {
+        let Self { workers, timeout, queue_size } = self;
+        let words = format!("-w {workers} -t {timeout} --queue-size {queue_size}");
+        words.split(' ').map(OsString::from).chain(extra.iter().cloned()).collect()
+    }
+}
+
 /// A running broker or relay. Killed and reaped on drop.
 #[derive(Debug)]
 pub(crate) struct BrokerProcess {
@@ -130,9 +139,7 @@ impl BrokerProcess {
             }
             Program::Broker { path, extra } => {
                 command.arg("leash").arg("--").arg(path).arg("-B").arg(address.to_string());
-                command.arg("-w").arg(options.workers.to_string());
-                command.arg("-t").arg(options.timeout.to_string());
-                command.arg("--queue-size").arg(options.queue_size.to_string()).args(extra);
+                command.args(options.arguments(extra));
             }
         }
         let log = File::create(directory.join("log")).context(|| "log file")?;

@@ -135,5 +135,13 @@ fn describe(contestant: &Contestant, options: BrokerOptions) -> Result<BrokerRep
         Program::Foreign { path, dialect } => (path, broker_info::printed_version(path, *dialect)),
         Program::Relay => return Err(Failure::new("the relay is no broker")),
     };
-    Ok(BrokerReport { label: name.clone(), path: path.display().to_string(), version })
+    let settings = match program {
+        Program::Foreign { dialect, .. } => dialect.settings().to_owned(),
+        Program::Broker { extra, .. } => {
+            let words = options.arguments(extra);
+            words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+        }
+        Program::Relay => String::new(),
+    };
+    Ok(BrokerReport { label: name.clone(), path: path.display().to_string(), version, settings })
 }

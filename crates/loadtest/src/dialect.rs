@@ -54,6 +54,9 @@ pub(crate) trait Wire {
 
 /// What the brokers that know no elbus need besides.
 pub(crate) trait Foreign: Wire {
+    /// What its server is told beyond where to listen, in a line.
+    const SETTINGS: &'static str;
+
     /// A publication of `payload` bytes to `topic`, acknowledged where the protocol can.
     fn publication(topic: &str, payload: usize, acknowledged: bool) -> Template;
 
@@ -111,6 +114,16 @@ impl Dialect {
     pub(crate) const fn version_argument(self) -> &'static str {
         // `--version` starts a broker.
         if matches!(self, Self::Mqtt) { "-h" } else { "--version" }
+    }
+
+    /// What its server is told beyond where to listen, in a line.
+    pub(crate) const fn settings(self) -> &'static str {
+        match self {
+            Self::Elbus => "",
+            Self::Nats => Nats::SETTINGS,
+            Self::Redis => Redis::SETTINGS,
+            Self::Mqtt => Mqtt::SETTINGS,
+        }
     }
 
     /// Arguments of its server; none of elbus, whose brokers have options in common.

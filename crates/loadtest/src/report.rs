@@ -33,8 +33,10 @@ pub(crate) struct Report {
 pub(crate) struct BrokerReport {
     pub(crate) label: String,
     pub(crate) path: String,
-    /// As it states in `info`.
+    /// As it states.
     pub(crate) version: Option<String>,
+    /// What it was told beyond where to listen.
+    pub(crate) settings: String,
 }
 
 /// One load, with all its rounds.
@@ -177,16 +179,10 @@ impl Report {
 
     fn table(&self) -> String {
         let mut out = format!("elbus-loadtest {}, {} CPUs, Linux {}\n", self.version, self.cpus, self.kernel);
-        if let Some(options) = self.options {
-            let BrokerOptions { workers, timeout, queue_size } = options;
-            let _ = writeln!(
-                out,
-                "brokers of this protocol with -w {workers} -t {timeout} --queue-size {queue_size}"
-            );
-        }
         for broker in &self.brokers {
             let version = broker.version.as_deref().unwrap_or("version unknown");
-            let _ = writeln!(out, "{}: {version}, {}", broker.label, broker.path);
+            let BrokerReport { label, path, settings, .. } = broker;
+            let _ = writeln!(out, "{label}: {version}, {path}, {settings}");
         }
         for missing in &self.not_compared {
             let _ = writeln!(out, "{missing}");

@@ -104,6 +104,8 @@ impl Wire for Mqtt {
 }
 
 impl Foreign for Mqtt {
+    const SETTINGS: &'static str = "allow_anonymous true, persistence false, max_queued_messages 0, max_inflight_messages 0, log_type error";
+
     fn publication(topic: &str, payload: usize, acknowledged: bool) -> Template {
         let topic = text(topic);
         let number = if acknowledged { 2 } else { 0 };
@@ -117,10 +119,8 @@ impl Foreign for Mqtt {
     /// killed by the kernel along with this one.
     fn arguments(port: &str, directory: &Path) -> Result<Vec<OsString>, Failure> {
         let file = directory.join("mosquitto.conf");
-        let settings = format!(
-            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n\
-             max_queued_messages 0\nmax_inflight_messages 0\nlog_type error\nlog_type warning\nuser root\n"
-        );
+        let settings = Self::SETTINGS.replace(", ", "\n");
+        let settings = format!("listener {port} 127.0.0.1\n{settings}\nuser root\n");
         fs::write(&file, settings).context(|| file.display().to_string())?;
         Ok(vec!["-c".into(), file.into()])
     }

@@ -62,6 +62,8 @@ impl Wire for Nats {
 }
 
 impl Foreign for Nats {
+    const SETTINGS: &'static str = "as installed";
+
     fn publication(topic: &str, payload: usize, _acknowledged: bool) -> Template {
         let head = format!("PUB {} {payload}\r\n", subject(topic)).into_bytes();
         Template { head, numbered: false, tail: b"\r\n" }

@@ -76,6 +76,8 @@ impl Wire for Redis {
 }
 
 impl Foreign for Redis {
+    const SETTINGS: &'static str = "--save '' --appendonly no --protected-mode no";
+
     fn publication(topic: &str, payload: usize, _acknowledged: bool) -> Template {
         let text = format!("*3\r\n$7\r\nPUBLISH\r\n${}\r\n{topic}\r\n${payload}\r\n", topic.len());
         Template { head: text.into_bytes(), numbered: false, tail: b"\r\n" }
@@ -85,20 +87,9 @@ impl Foreign for Redis {
     /// is what `protected-mode` asks. All else as installed: one thread that reads and writes (more of them only spin
     /// where there are two CPUs), up to 32 MB pending for a subscriber, 8 MB of it for a minute.
     fn arguments(port: &str, directory: &Path) -> Result<Vec<OsString>, Failure> {
-        let words = [
-            "--bind",
-            "127.0.0.1",
-            "--port",
-            port,
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-            "--protected-mode",
-            "no",
-            "--dir",
-        ];
-        Ok(words.into_iter().map(OsString::from).chain([directory.into()]).collect())
+        let words = ["--bind", "127.0.0.1", "--port", port, "--dir"].into_iter().map(OsString::from);
+        let settings = Self::SETTINGS.split(' ').map(|word| if word == "''" { "" } else { word }.into());
+        Ok(words.chain([directory.into()]).chain(settings).collect())
     }
 }
 
