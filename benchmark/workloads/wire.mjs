@@ -62,11 +62,11 @@ export const measurements = {
     rounds: 3,
   },
   ...points(RECEIVERS, receiversPoint, (at) => ({
-    arguments: ['publish', '--receivers', at],
+    arguments: ['publish', '--receivers', at, ...longer(at)],
     contestants: growing,
   })),
   ...points(SENDERS, sendersPoint, (at) => ({
-    arguments: ['publish', '--senders', at, '--window', at * PER_SENDER],
+    arguments: ['publish', '--senders', at, '--window', at * PER_SENDER, ...longer(at)],
     // busrtd puts out a receiver of so many; elbusd does not.
     contestants: [...unix(['ours', 'elbusd']), ...tcp(['nats'])],
     queueSize: 131_072,
@@ -95,6 +95,11 @@ function payloadPoint(at) {
 
 function subscriptionsPoint(at) {
   return `publish, ${at} masks of others`
+}
+
+/** A thousand clients need a moment until all of them are under way. */
+function longer(clients) {
+  return clients < 1_000 ? [] : ['--warm-up', 0.5, '--duration', 1]
 }
 
 function points(list, nameOf, measurement) {

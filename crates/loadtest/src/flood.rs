@@ -27,8 +27,16 @@ pub(crate) struct Control<'a> {
 
 impl Control<'_> {
     /// Warms up and measures once.
-    pub(crate) fn measure(&self) -> Measured {
-        self.stage.measure(self.settings, self.target.pid, self.deliveries)
+    ///
+    /// # Errors
+    /// Nothing was delivered meanwhile: there is no cost of nothing.
+    pub(crate) fn measure(&self) -> Result<Measured, Failure> {
+        let measured = self.stage.measure(self.settings, self.target.pid, self.deliveries);
+        // A run that has failed says why itself.
+        if measured.count == 0 && self.stage.phase() != Phase::Over {
+            return Err(Failure::new("nothing was delivered while it was measured"));
+        }
+        Ok(measured)
     }
 }
 
@@ -38,7 +46,7 @@ pub(crate) fn run(target: &Target, settings: &Settings) -> Result<Outcome, Failu
         if settings.subscriptions > 0 {
             hold(control)?;
         }
-        Ok(Figure::of_phase("deliveries", Some(settings.payload), &control.measure()))
+        Ok(Figure::of_phase("deliveries", Some(settings.payload), &control.measure()?))
     })?;
     Ok(outcome)
 }

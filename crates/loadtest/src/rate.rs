@@ -28,7 +28,7 @@ pub(crate) fn run(target: &Target, settings: &Settings) -> Result<Outcome, Failu
         Ok(())
     };
     let (mut outcome, latency) = drive(target, settings, Some(origin), &work, |control| {
-        Ok(Figure::of_phase("deliveries", Some(settings.payload), &control.measure()))
+        Ok(Figure::of_phase("deliveries", Some(settings.payload), &control.measure()?))
     })?;
     outcome.figures.extend(latency.iter().flat_map(|latency| latency.figures("one way")));
     let late = lateness.lock().map(|late| late.figures("sent late")).unwrap_or_default();

@@ -4,7 +4,7 @@
 use crate::cpu::{CpuSnapshot, own_cpu_seconds};
 use crate::failure::Failure;
 use crate::numbers::float;
-use crate::scenario::Settings;
+use crate::scenario::{Scenario, Settings};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
@@ -118,6 +118,10 @@ impl Stage {
         let limit = settings.messages.map(|messages| first.saturating_add(messages));
         let longest = if limit.is_some() { Duration::from_secs(3600) } else { settings.duration() };
         self.wait(longest, || limit.is_some_and(|limit| count() >= limit));
+        if settings.scenario != Scenario::Idle {
+            // On a machine that has no time for it a short phase may see nothing, and nothing has no cost.
+            self.wait(PATIENCE, || count() > first);
+        }
         let (last, seconds) = (count(), start.elapsed().as_secs_f64());
         let broker_cpu = broker.zip(cpu).map(|(pid, before)| CpuSnapshot::of(pid).seconds_since(&before));
         let own_cpu = own_cpu_seconds() - own;

@@ -22,12 +22,12 @@ use std::time::{Duration, Instant};
 /// Measures publications, has the masks taken, measures publications again.
 pub(crate) fn run(target: &Target, settings: &Settings) -> Result<Outcome, Failure> {
     let (outcome, _) = drive(target, settings, None, &flood, |control| {
-        let without = control.measure();
+        let without = control.measure()?;
         let memory = || target.pid.and_then(resident_bytes);
         let before = memory();
         let held = hold(control)?;
         let after = memory();
-        let with = control.measure();
+        let with = control.measure()?;
         let mut figures = compared(&without, &with);
         figures.push(Figure::new("time to take them", "s", held.taken_in.as_secs_f64(), Better::Lower));
         if let Some((before, after)) = before.zip(after) {
