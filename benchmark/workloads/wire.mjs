@@ -33,6 +33,7 @@ export const measurements = {
   message: { arguments: ['message'], contestants: [...equals, ...relays] },
   publish: { arguments: ['publish'], contestants: everybody },
   'publish to 8': { arguments: ['publish', '--receivers', 8], contestants: everybody },
+  'publish from 8': { arguments: ['publish', '--senders', 8], contestants: everybody },
   'large message': {
     arguments: ['message', '--payload', KIB_64],
     contestants: [...unix(['ours']), ...tcp(['ours']), ...relays],
@@ -152,16 +153,26 @@ const oneWay = [
   ['publish 1→1', 'publish', 8],
   ['publish 1→8', 'publish to 8', 12],
 ]
+/** From many to one; there is no goal for it. */
+const fanIn = ['publish 8→1', 'publish from 8']
 
 const cpuOfDeliveries = oneWay.flatMap(([load, from]) => [
   show('S1', load, from, 'unix', { cpu: cpu(tenth) }),
   show('S1', load, from, 'tcp', { cpu: cpu(third) }),
 ])
+cpuOfDeliveries.push(
+  show('S1', ...fanIn, 'unix', { cpu: cpu() }),
+  show('S1', ...fanIn, 'tcp', { cpu: cpu() }),
+)
 
 const ratesOfDeliveries = oneWay.flatMap(([load, from, millions]) => [
   show('S2', load, from, 'unix', { rate: rate({ atLeast: millions }) }),
   show('S2', load, from, 'tcp', { rate: rate() }),
 ])
+ratesOfDeliveries.push(
+  show('S2', ...fanIn, 'unix', { rate: rate() }),
+  show('S2', ...fanIn, 'tcp', { rate: rate() }),
+)
 
 const besideRelay = { cpu: cpu({ atMost: 1.5, of: 'relay' }), rate: rate() }
 const relayed = ['unix', 'tcp'].flatMap((transport) => [
