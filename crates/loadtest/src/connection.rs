@@ -18,6 +18,8 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+/// How long a subscription may take, of tens of thousands of masks too.
+const SUBSCRIBE_PATIENCE: Duration = Duration::from_secs(60);
 /// Connections that follow each other from one address.
 const FROM_ONE_ADDRESS: u32 = 100;
 /// From 127.0.0.1 on.
@@ -213,7 +215,7 @@ pub(crate) fn subscribe(stream: &Stream, masks: &str, stage: &Stage) -> Result<(
     let mut inbox = Inbox::new(stream.dialect, 4096);
     let (start, mut result) = (Instant::now(), None);
     while result.is_none() {
-        if start.elapsed() > LOGIN_PATIENCE {
+        if start.elapsed() > SUBSCRIBE_PATIENCE {
             return Err(Failure::new("no acknowledgement of a subscribe operation"));
         }
         inbox.read(stream, |event| {

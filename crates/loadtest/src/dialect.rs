@@ -198,6 +198,9 @@ impl Dialect {
             }
             Scenario::Broker => Some("it has no calls of the broker"),
             Scenario::Subscriptions => Some("masks held by others are taken from elbus brokers alone"),
+            Scenario::Acked if self == Self::Mqtt && settings.in_flight > u32::from(u16::MAX) => {
+                Some("its packets are numbered with two bytes")
+            }
             Scenario::Acked if self != Self::Mqtt => {
                 Some("it acknowledges no single publication by its number")
             }
