@@ -141,6 +141,9 @@ await step('decoders against invented input', () => {
   const fuzz = path.join(root, '.ci', 'fuzz.mjs')
   return run(process.execPath, [fuzz, '--seconds', seconds], { take: totalCounter(tally) })
 })
+await step('instructions of decoder, router and outbox', () =>
+  run(process.execPath, [path.join(root, '.ci', 'instructions.mjs')], { take: totalCounter(tally) }),
+)
 
 await step('addon, and npm/binding.* as generated', async () => {
   const generated = ['npm/binding.js', 'npm/binding.d.ts']
