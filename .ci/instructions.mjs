@@ -213,8 +213,9 @@ async function main(valgrind) {
 requireTools()
 const valgrind = answer('valgrind', '--version')
 if (valgrind === undefined) {
-  console.log('skipped: valgrind is not installed')
-  if (process.env.ELBUS_REQUIRE?.includes('valgrind') || options.update) failed += 1
+  const isRequired = options.update || process.env.ELBUS_REQUIRE?.includes('valgrind')
+  if (isRequired) failed += 1
+  console.log(`${isRequired ? 'FAILED' : 'skipped'}: valgrind is not installed`)
 } else {
   await main(valgrind)
 }
