@@ -3,7 +3,7 @@
 //
 //   LIBC/ALLOCATOR=FILE   programs to measure; without any the two for glibc are built
 //   --musl WORDS          builds those for musl too; WORDS take the place of `cargo build`, as in
-//                         --musl 'cargo zigbuild -Zbuild-std=std,panic_unwind'
+//                         --musl 'cargo zigbuild -Zbuild-std=std,panic_unwind'; RUSTFLAGS are for these alone
 //   --rounds N            times each is measured (5)
 //   --duration S          seconds of a measured phase (1)
 //   --loads A,B           only loads whose names contain one of these
@@ -64,11 +64,12 @@ function build(libc, command, triple) {
     const isSystem = allocator === 'system'
     const [program, ...words] = command.split(' ')
     const what = ['--release', '--locked', '-p', 'elbus', '--features', 'server,rpc', '--bin', 'elbusd']
-    const flags = [process.env.RUSTFLAGS, isSystem && '--cfg elbus_system_allocator'].filter(Boolean)
+    const flags = [triple && process.env.RUSTFLAGS, isSystem && '--cfg elbus_system_allocator'].filter(
+      Boolean,
+    )
     // A folder of its own: other flags would have everything built anew each time.
     const folder = isSystem ? path.join(target, 'system-allocator') : target
-    const env = { ...process.env, CARGO_TARGET_DIR: folder }
-    if (flags.length > 0) env.RUSTFLAGS = flags.join(' ')
+    const env = { ...process.env, CARGO_TARGET_DIR: folder, RUSTFLAGS: flags.join(' ') }
     run(program, [...words, ...what, ...(triple ? ['--target', triple] : [])], env)
     made[`${libc}/${allocator}`] = path.join(folder, triple ?? '', 'release', 'elbusd')
   }
@@ -180,7 +181,7 @@ function ratioLabels(labels) {
 
 const { rounds, duration, loads, json, ...rest } = options()
 const programs = contestants(rest)
-run('cargo', ['build', '--release', '--locked', '-p', 'elbus-loadtest'])
+run('cargo', ['build', '--release', '--locked', '-p', 'elbus-loadtest'], { ...process.env, RUSTFLAGS: '' })
 const labels = Object.keys(programs)
 const samples = {}
 const chosen = Object.entries(LOADS).filter(([name]) => loads.split(',').some((part) => name.includes(part)))
