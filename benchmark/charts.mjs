@@ -1,0 +1,376 @@
+// Draws charts as SVG text: bars with whiskers, and lines over a growing quantity. Knows nothing of benchmarks; what is
+// drawn is chosen in plots.mjs. No text is measured by a font here, as there is none: widths are those of a wide font,
+// so that no text runs into another with a narrower one.
+
+const WIDTH = 760
+const EDGE = 16
+const LABEL_MOST = 300
+const BAR = 16
+const BAR_STEP = 24
+const SIZE = { title: 15, text: 12, tick: 11 }
+
+/** Beyond this many times the least value, the greatest leaves nothing to see of it on a linear axis. */
+const LINEAR_SPAN = 50
+
+/** Colours on a card of their own, light, or dark where the reader asks for that. Lines differ in their marks as well. */
+const COLOURS = {
+  card: ['#ffffff', '#0d1117'],
+  edge: ['#d1d9e0', '#3d444d'],
+  text: ['#1f2328', '#f0f6fc'],
+  mute: ['#59636e', '#9198a1'],
+  grid: ['#d1d9e0', '#2f363f'],
+  ours: ['#0969da', '#4493f8'],
+  peer: ['#818b98', '#7d8590'],
+  floor: ['#9a6700', '#d29922'],
+  goal: ['#1a7f37', '#3fb950'],
+}
+/** Of lines that are not ours; ours has the colour it has in bars. */
+const LINES = [
+  ['#bc4c00', '#f0883e'],
+  ['#8250df', '#ab7df8'],
+  ['#1a7f37', '#3fb950'],
+  ['#bf3989', '#f778ba'],
+  ['#6e7781', '#b1bac4'],
+  ['#9a6700', '#d29922'],
+  ['#1b7c83', '#39c5cf'],
+]
+
+function rules(theme) {
+  const of = (name) => COLOURS[name][theme]
+  const lines = LINES.map((line, at) => `.f${at}{fill:${line[theme]}}.s${at}{stroke:${line[theme]}}`)
+  return [
+    `.card{fill:${of('card')};stroke:${of('edge')}}.text{fill:${of('text')}}.mute{fill:${of('mute')}}`,
+    `.grid{stroke:${of('grid')}}.whisker{stroke:${of('text')}}.goal{stroke:${of('goal')}}.halo{stroke:${of('card')}}.goaltext{fill:${of('goal')}}`,
+    ...['ours', 'peer', 'floor'].map((tone) => `.${tone}{fill:${of(tone)}}.l${tone}{stroke:${of(tone)}}`),
+    ...lines,
+  ].join('')
+}
+
+/** `theme`: `light`, `dark`, or as the reader has it. */
+function style(theme) {
+  const fixed =
+    'text{font-family:system-ui,-apple-system,"Segoe UI","DejaVu Sans",sans-serif}.line{fill:none;stroke-width:2}'
+  if (theme !== undefined) return `${fixed}${rules(theme === 'dark' ? 1 : 0)}`
+  return `${fixed}${rules(0)}@media(prefers-color-scheme:dark){${rules(1)}}`
+}
+
+const escaped = (text) =>
+  String(text).replace(/[&<>"]/g, (sign) => ({ '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' })[sign])
+
+/** Pixels a text takes at most. */
+export function textWidth(text, size, isBold = false) {
+  let units = 0
+  for (const sign of text) {
+    if (/[ijlI.,:;|'!()[\]]/.test(sign)) units += 0.41
+    else if (/[mwMW@%→—×]/.test(sign)) units += 1
+    else if (/[A-Z]/.test(sign)) units += 0.77
+    else units += sign === ' ' ? 0.34 : 0.65
+  }
+  return units * size * (isBold ? 1.1 : 1)
+}
+
+/** The text, or as much of it as fits, with an ellipsis. */
+export function fitted(text, width, size) {
+  if (textWidth(text, size) <= width) return text
+  const signs = [...text]
+  while (signs.length > 1 && textWidth(`${signs.join('')}…`, size) > width) signs.pop()
+  return `${signs.join('').trimEnd()}…`
+}
+
+/** Words in lines that fit. */
+export function wrapped(text, width, size, isBold) {
+  const lines = []
+  for (const word of text.split(' ')) {
+    const longer = `${lines.at(-1) ?? ''} ${word}`.trim()
+    if (lines.length > 0 && textWidth(longer, size, isBold) <= width) lines[lines.length - 1] = longer
+    else lines.push(word)
+  }
+  return lines
+}
+
+const DASHED = ' stroke-width="2" stroke-dasharray="5 3"'
+
+const places = (value) => Number(value.toFixed(1))
+
+/** A drawing that grows downwards. */
+class Drawing {
+  #parts = []
+
+  text(x, y, text, { size = SIZE.text, anchor = 'start', tone = 'text', bold = false } = {}) {
+    const weight = bold ? ' font-weight="600"' : ''
+    const at = `x="${places(x)}" y="${places(y)}" font-size="${size}" text-anchor="${anchor}"${weight}`
+    this.#parts.push(`<text class="${tone}" ${at}>${escaped(text)}</text>`)
+  }
+
+  line(x1, y1, x2, y2, tone, more = '') {
+    const ends = `x1="${places(x1)}" y1="${places(y1)}" x2="${places(x2)}" y2="${places(y2)}"`
+    this.#parts.push(`<line class="${tone}" ${ends}${more}/>`)
+  }
+
+  rect(x, y, width, height, tone) {
+    const size = `width="${places(width)}" height="${places(height)}"`
+    this.#parts.push(`<rect class="${tone}" x="${places(x)}" y="${places(y)}" ${size} rx="2"/>`)
+  }
+
+  path(points, tone) {
+    const steps = points.map(([x, y], at) => `${at === 0 ? 'M' : 'L'}${places(x)} ${places(y)}`)
+    this.#parts.push(`<path class="line ${tone}" d="${steps.join('')}"/>`)
+  }
+
+  /** Circle, square, triangle, diamond, in turns. */
+  mark(x, y, at, tone) {
+    const shapes = [
+      [places(x), places(y)],
+      [-4, -4, 4, -4, 4, 4, -4, 4],
+      [0, -5, 5, 4, -5, 4],
+      [0, -5.5, 5.5, 0, 0, 5.5, -5.5, 0],
+    ]
+    const shape = shapes[at % shapes.length]
+    if (shape.length === 2) {
+      this.#parts.push(`<circle class="${tone}" cx="${shape[0]}" cy="${shape[1]}" r="4.2"/>`)
+      return
+    }
+    const corners = shape.map((offset, index) => places(offset + (index % 2 === 0 ? x : y)))
+    this.#parts.push(`<polygon class="${tone}" points="${corners.join(' ')}"/>`)
+  }
+
+  /** Title and the lines under it; where the next thing may begin. */
+  head(title, notes) {
+    let y = EDGE + SIZE.title
+    const lines = wrapped(title, WIDTH - 2 * EDGE, SIZE.title, true)
+    for (const line of lines) {
+      this.text(EDGE, y, line, { size: SIZE.title, bold: true })
+      y += SIZE.title + 5
+    }
+    for (const line of notes.flatMap((note) => wrapped(note, WIDTH - 2 * EDGE, SIZE.text))) {
+      this.text(EDGE, y, line, { tone: 'mute' })
+      y += SIZE.text + 5
+    }
+    return y
+  }
+
+  end(height, title, about, theme) {
+    const size = `width="${WIDTH}" height="${places(height)}" viewBox="0 0 ${WIDTH} ${places(height)}"`
+    const card = `<rect class="card" x="0.5" y="0.5" width="${WIDTH - 1}" height="${places(height - 1)}" rx="6"/>`
+    const named = `<title>${escaped(title)}</title><desc>${escaped(about)}</desc>`
+    const open = `<svg xmlns="http://www.w3.org/2000/svg" ${size} role="img">`
+    return `${[open, named, `<style>${style(theme)}</style>`, card, ...this.#parts, '</svg>'].join('\n')}\n`
+  }
+}
+
+/** A number on an axis, without zeros that say nothing. */
+export function tickText(value) {
+  const [unit, sign] =
+    value >= 1e9 ? [1e9, ' G'] : value >= 1e6 ? [1e6, ' M'] : value >= 1e4 ? [1e3, ' k'] : [1, '']
+  return `${Number((value / unit).toPrecision(3))}${sign}`
+}
+
+/** Bytes as people write them. */
+export function bytesText(bytes) {
+  const units = ['B', 'KiB', 'MiB', 'GiB']
+  const at = Math.min(units.length - 1, Math.max(0, Math.floor(Math.log2(bytes) / 10)))
+  return `${Number((bytes / 2 ** (10 * at)).toPrecision(3))} ${units[at]}`
+}
+
+/** 1, 2 or 5 times a power of ten, at least as great as the value. */
+function roundStep(value) {
+  const power = 10 ** Math.floor(Math.log10(value))
+  return power * ([1, 2, 5, 10].find((step) => step * power >= value * (1 - 1e-9)) ?? 10)
+}
+
+/** From a value to its share of the axis, and the values with a tick. Logarithmic where `isLog`. */
+export function scaleOf(values, isLog, wanted = 5) {
+  // Where nothing was measured but zero there is an axis as well.
+  const most = Math.max(...values) || 1
+  if (!isLog) {
+    const step = roundStep(most / wanted)
+    const count = Math.max(1, Math.ceil(most / step - 1e-9))
+    const ticks = Array.from({ length: count + 1 }, (_, at) => at * step)
+    return { isLog, ticks, at: (value) => value / ticks.at(-1) }
+  }
+  const low = Math.floor(Math.log10(Math.min(...values)) + 1e-9)
+  const high = Math.max(low + 1, Math.ceil(Math.log10(most) - 1e-9))
+  const steps = high - low < 2 ? [1, 2, 5] : [1]
+  const ticks = []
+  for (let power = low; power <= high; power += 1) {
+    for (const step of steps) if (power < high || step === 1) ticks.push(step * 10 ** power)
+  }
+  return { isLog, ticks, at: (value) => (Math.log10(value) - low) / (high - low) }
+}
+
+/** True if values spread too far for a linear axis, and a logarithmic one can hold them. */
+export function spansDecades(values, most = LINEAR_SPAN) {
+  const least = Math.min(...values)
+  return least > 0 && Math.max(...values) / least > most
+}
+
+/** Which of these texts, at these places, can be written without touching the one before. */
+function roomy(places, size) {
+  let end = Number.NEGATIVE_INFINITY
+  return places.filter(({ x, text }) => {
+    const half = textWidth(text, size) / 2
+    if (x - half < end + 8) return false
+    end = x + half
+    return true
+  })
+}
+
+const direction = { more: 'more is better', less: 'less is better' }
+
+/**
+ * Bars with whiskers from the least to the greatest value, in panels one below the other: `panels` are `{ title, better,
+ * bars }`, bars `{ label, tone, min, median, max, text, goal }` with the tones `ours`, `peer` and `floor`, `goal` a
+ * line across the bar at `{ value, text }`. Where values span decades a mark on a logarithmic axis stands for each bar, because the
+ * length of a bar says nothing there.
+ */
+export function barChart({ title, notes = [], panels, theme }) {
+  const drawing = new Drawing()
+  let y = drawing.head(title, notes) + 6
+  const bars = panels.flatMap((panel) => panel.bars)
+  const labels = Math.min(LABEL_MOST, Math.max(...bars.map(({ label }) => textWidth(label, SIZE.text))))
+  const numbers = Math.max(...bars.map(({ text }) => textWidth(text, SIZE.text)))
+  const left = EDGE + labels + 10
+  const right = WIDTH - EDGE - numbers - 10
+  for (const { title: what, better, bars: list } of panels) {
+    const values = list.flatMap(({ min, median, max }) => [min, median, max])
+    const goals = list.map(({ goal }) => goal).filter((goal) => goal !== undefined)
+    values.push(...goals.map(({ value }) => value))
+    const isLog = spansDecades(values)
+    const scale = scaleOf(values, isLog, Math.max(2, Math.floor((right - left) / 90)))
+    const x = (value) => left + (right - left) * scale.at(value)
+
+    const about = `${what} (${direction[better]}${isLog ? ', logarithmic' : ''})`
+    for (const line of wrapped(about, WIDTH - 2 * EDGE, SIZE.text, true)) {
+      drawing.text(EDGE, y + SIZE.text, line, { bold: true })
+      y += SIZE.text + 5
+    }
+    if (goals.length > 0) {
+      const text = `goal ${[...new Set(goals.map((goal) => goal.text))].join(' and ')}`
+      const room = WIDTH - 2 * EDGE - 24
+      drawing.line(EDGE, y + 8, EDGE + 18, y + 8, 'goal', DASHED)
+      drawing.text(EDGE + 24, y + SIZE.text, fitted(text, room, SIZE.text), { tone: 'goaltext' })
+      y += SIZE.text + 5
+    }
+    y += 5
+    const bottom = y + list.length * BAR_STEP
+    for (const tick of scale.ticks) drawing.line(x(tick), y, x(tick), bottom, 'grid')
+    for (const { label, tone, min, median, max, text, goal } of list) {
+      const middle = y + BAR_STEP / 2
+      drawing.text(left - 10, middle + 4, fitted(label, LABEL_MOST, SIZE.text), { anchor: 'end' })
+      if (!isLog) drawing.rect(left, middle - BAR / 2, Math.max(1, x(median) - left), BAR, tone)
+      if (goal !== undefined) {
+        // A rim of the card's colour, or it would not be seen on a bar.
+        drawing.line(x(goal.value), y, x(goal.value), y + BAR_STEP, 'halo', ' stroke-width="5"')
+        drawing.line(x(goal.value), y, x(goal.value), y + BAR_STEP, 'goal', DASHED)
+      }
+      drawing.line(x(min), middle, x(max), middle, 'whisker', ' stroke-width="1.5"')
+      for (const end of [min, max])
+        drawing.line(x(end), middle - 4, x(end), middle + 4, 'whisker', ' stroke-width="1.5"')
+      if (isLog) drawing.mark(x(median), middle, 0, tone)
+      // Behind the axis, where no whisker, grid or goal ends up under it.
+      drawing.text(WIDTH - EDGE, middle + 4, text, { anchor: 'end' })
+      y += BAR_STEP
+    }
+    const ticks = roomy(
+      scale.ticks.map((tick) => ({ x: x(tick), text: tickText(tick) })),
+      SIZE.tick,
+    )
+    for (const { x: at, text } of ticks) {
+      drawing.text(at, bottom + SIZE.tick + 4, text, { size: SIZE.tick, anchor: 'middle', tone: 'mute' })
+    }
+    y = bottom + SIZE.tick + 20
+  }
+  return drawing.end(y, title, notes.join(' '), theme)
+}
+
+/**
+ * Lines over a growing quantity, with whiskers: `x` is `{ title, isBytes }`, `y` `{ title, better }`, series are
+ * `{ label, tone, points }` with points `{ x, min, median, max }`. Axes are logarithmic where they span decades.
+ */
+export function lineChart({ title, notes = [], x: across, y: up, series, theme }) {
+  const drawing = new Drawing()
+  const points = series.flatMap((one) => one.points)
+  const xs = [...new Set(points.map((point) => point.x))].sort((a, b) => a - b)
+  const values = points.flatMap(({ min, median, max }) => [min, median, max])
+  const isLogX = spansDecades(xs, 15)
+  const isLogY = spansDecades(values)
+  let y = drawing.head(title, [
+    `${up.title} (${direction[up.better]}${isLogY ? ', logarithmic' : ''})`,
+    ...notes,
+  ])
+
+  const tones = new Map()
+  for (const { label, tone } of series) {
+    const others = [...tones.values()].filter((at) => at !== 'ours').length
+    const isFirst = tone === 'ours' && ![...tones.values()].includes('ours')
+    tones.set(label, isFirst ? 'ours' : others % LINES.length)
+  }
+  const fill = (label) => (tones.get(label) === 'ours' ? 'ours' : `f${tones.get(label)}`)
+  const stroke = (label) => (tones.get(label) === 'ours' ? 'lours' : `s${tones.get(label)}`)
+
+  y += 4
+  let at = EDGE
+  series.forEach(({ label }, index) => {
+    const text = fitted(label, WIDTH - 2 * EDGE - 40, SIZE.text)
+    const width = 24 + textWidth(text, SIZE.text) + 16
+    if (at + width > WIDTH - EDGE && at > EDGE) {
+      at = EDGE
+      y += SIZE.text + 7
+    }
+    drawing.line(at, y + 6, at + 18, y + 6, stroke(label), ' stroke-width="2"')
+    drawing.mark(at + 9, y + 6, index, fill(label))
+    drawing.text(at + 24, y + 10, text)
+    at += width
+  })
+  y += SIZE.text + 18
+
+  const scaleY = scaleOf(values, isLogY)
+  const left = EDGE + Math.max(...scaleY.ticks.map((tick) => textWidth(tickText(tick), SIZE.tick))) + 8
+  const right = WIDTH - EDGE - 24
+  const top = y
+  const bottom = top + 260
+  const py = (value) => bottom - (bottom - top) * scaleY.at(value)
+  for (const tick of scaleY.ticks) {
+    drawing.line(left, py(tick), right, py(tick), 'grid')
+    drawing.text(left - 8, py(tick) + 4, tickText(tick), { size: SIZE.tick, anchor: 'end', tone: 'mute' })
+  }
+  const [first, last] = [xs[0], xs.at(-1)]
+  const share = (value) => {
+    if (first === last) return 0.5
+    if (isLogX) return Math.log(value / first) / Math.log(last / first)
+    return (value - first) / (last - first)
+  }
+  const px = (value) => left + 18 + (right - left - 36) * share(value)
+  const asText = across.isBytes ? bytesText : tickText
+  // The ends are the most telling, so what is too near to the last one goes.
+  const ticks = roomy(xs.map((value) => ({ x: -px(value), text: asText(value) })).reverse(), SIZE.tick)
+  for (const { x: mirrored, text } of ticks) {
+    drawing.line(-mirrored, bottom, -mirrored, bottom + 5, 'grid')
+    drawing.text(-mirrored, bottom + 18, text, { size: SIZE.tick, anchor: 'middle', tone: 'mute' })
+  }
+  const named = `${across.title}${isLogX ? ' (logarithmic)' : ''}`
+  drawing.text((left + right) / 2, bottom + 38, named, { anchor: 'middle' })
+
+  series.forEach(({ label, points: list }, index) => {
+    const sorted = [...list].sort((a, b) => a.x - b.x)
+    for (const point of sorted) {
+      drawing.line(
+        px(point.x),
+        py(point.min),
+        px(point.x),
+        py(point.max),
+        stroke(label),
+        ' stroke-width="1.5"',
+      )
+      for (const end of [point.min, point.max]) {
+        drawing.line(px(point.x) - 3, py(end), px(point.x) + 3, py(end), stroke(label), ' stroke-width="1.5"')
+      }
+    }
+    drawing.path(
+      sorted.map((point) => [px(point.x), py(point.median)]),
+      stroke(label),
+    )
+    for (const point of sorted) drawing.mark(px(point.x), py(point.median), index, fill(label))
+  })
+  return drawing.end(bottom + 54, title, `${up.title} over ${across.title}. ${notes.join(' ')}`, theme)
+}
