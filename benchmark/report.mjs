@@ -1,90 +1,166 @@
-// Figures of all rounds as a table, and as JSON.
-import { mkdirSync, writeFileSync } from 'node:fs'
-import path from 'node:path'
-import { summary } from './statistics.mjs'
+// A run in words: a table per row of the goals, the summary, the machine. The figures come from evaluation.mjs.
+import { describe, rule } from './conditions.mjs'
+import { goalText, rowOf } from './evaluation.mjs'
+import { parts as partTitles } from './goals.mjs'
+import { digits } from './statistics.mjs'
 
-function digits(value) {
-  if (value === undefined || Number.isNaN(value)) return '–'
-  if (value >= 100) return value.toFixed(0)
-  if (value >= 10) return value.toFixed(1)
-  return value >= 1 ? value.toFixed(2) : value.toPrecision(2)
+const ratio = (value) => (value === undefined ? '' : digits(value))
+
+/** `2.31: met` would not say what was compared where a goal is a ratio, so that is named. */
+function outcomeText({ goal, value, against, state, reason }) {
+  if (goal === undefined) return state
+  if (state === 'not judged' || state === 'not measured') return `${goalText(goal)}: ${state}: ${reason}`
+  return `${goalText(goal)}: ${state}${goal.of === undefined ? '' : ` (${digits(value)} × ${against})`}`
 }
 
-/** True or false if the goal is about this contestant, undefined otherwise. */
-function isMet(goal, contestant, median, ratios) {
-  if (goal === undefined) return undefined
-  if (goal.for !== undefined && !goal.for.includes(contestant.split(' ')[0])) return undefined
-  const value = goal.of === undefined ? median : ratios[goal.of]
-  if (value === undefined) return undefined
-  return goal.atLeast === undefined ? value <= goal.atMost : value >= goal.atLeast
+/** A table in Markdown that can be read as it is. A bar in a cell would end it. */
+export function markdownTable(head, lines) {
+  const cells = [head, ...lines].map((line) =>
+    line.map((text) => text.replaceAll('|', '\\|').replaceAll('\n', ' ')),
+  )
+  const widths = head.map((_, column) => Math.max(3, ...cells.map((line) => [...line[column]].length)))
+  const written = (line) =>
+    `| ${line.map((text, at) => text + ' '.repeat(widths[at] - [...text].length)).join(' | ')} |`
+  const [first, ...rest] = cells
+  return [written(first), written(widths.map((width) => '-'.repeat(width))), ...rest.map(written)].join('\n')
 }
 
-function goalText({ atLeast, atMost, of }) {
-  return `${atLeast === undefined ? '≤' : '≥'} ${digits(atLeast ?? atMost)}${of === undefined ? '' : ` × ${of}`}`
+/** The rows of one group; a column for each reference one of them has, and for the best where there is a choice. */
+export function table(rows) {
+  const references = [...new Set(rows.flatMap(({ ratios }) => Object.keys(ratios)))]
+  const hasBest = references.length > 1 && rows.some(({ ours, best }) => ours && best !== undefined)
+  const hasGoals = rows.some(({ goals }) => goals.length > 0)
+  const head = ['load', 'figure', 'with', 'min', 'median', 'max', ...references.map((name) => `÷ ${name}`)]
+  if (hasBest) head.push('÷ best peer')
+  if (hasGoals) head.push('goal')
+  const lines = rows.map(
+    ({ load, figure, contestant, min, median, max, ours, ratios, best, goals }, index) => {
+      const before = rows[index - 1]
+      const isNew = before?.load !== load
+      const line = [
+        isNew ? load : '',
+        isNew || before.figure !== figure ? figure : '',
+        contestant,
+        ...[min, median, max].map(digits),
+        ...references.map((name) => ratio(ratios[name])),
+      ]
+      if (hasBest) line.push(ours && best ? `${digits(best.ratio)} (${best.name})` : '')
+      if (hasGoals) line.push(goals.map(outcomeText).join('; '))
+      return line
+    },
+  )
+  return markdownTable(head, lines)
+}
+
+/** Rows by part and row of the goals, in the order they were measured in. */
+export function groups(rows) {
+  const found = new Map()
+  for (const row of rows) {
+    const name = rowOf(row) ?? row.load
+    const key = `${row.part} ${name}`
+    if (!found.has(key)) found.set(key, { part: row.part, name, rows: [] })
+    found.get(key).rows.push(row)
+  }
+  return [...found.values()]
+}
+
+/** Every row of the goals, its figure beside its goal and its ratio. */
+export function summaryTable(lines) {
+  const head = ['row', 'about', 'load', 'figure', 'ours', 'median', 'goal', 'ratio', 'verdict']
+  let before = {}
+  const written = lines.map((line) => {
+    const { number, about, row, goal, state, reason } = line
+    const isNew = before.number !== number
+    const isSame = !isNew && before.row?.load === row?.load
+    const cells = [
+      isNew ? number : '',
+      isNew ? about : '',
+      row === undefined || isSame ? '' : row.load.replace(new RegExp(`^${number} `), ''),
+      row === undefined || (isSame && before.row?.figure === row.figure) ? '' : row.figure,
+      row?.contestant ?? '',
+      row === undefined ? '' : digits(row.median),
+      goal === undefined ? '' : goalText(goal),
+      ratioText(line),
+      reason === undefined ? state : `${state}: ${reason}`,
+    ]
+    before = line
+    return cells
+  })
+  return markdownTable(head, written)
+}
+
+/** What a goal compares, or else where the row stands beside the best peer. */
+function ratioText({ row, goal, value, against }) {
+  if (goal?.of !== undefined) return value === undefined ? '' : `${digits(value)} × ${against}`
+  return row?.best === undefined ? '' : `${digits(row.best.ratio)} × ${row.best.name}`
+}
+
+/** One line: how many goals ended how. */
+export function tally(lines) {
+  const counts = new Map()
+  for (const { state } of lines) counts.set(state, (counts.get(state) ?? 0) + 1)
+  const states = ['met', 'missed', 'not judged', 'not measured']
+  return states.map((state) => `${counts.get(state) ?? 0} ${state}`).join(', ')
+}
+
+/** The machine, the versions, the settings and how busy it was. */
+export function preamble(run) {
+  const lines = [`- measured: ${run.date}, \`${run.command}\``]
+  if (run.conditions !== undefined) {
+    lines.push(`- machine: ${describe(run.conditions)}`)
+    if (run.conditions.reason !== undefined) {
+      lines.push(`- goals in rates and times are not judged: ${run.conditions.reason}`)
+    }
+  }
+  for (const { part, about, settings, loads, missing, failure } of run.parts) {
+    lines.push(`- ${partTitles[part]}: ${pairs({ ...about, ...settings })}`)
+    if (loads?.length > 0) {
+      lines.push(
+        `  - load averages at the beginning of each round: ${loads.map((load) => load.toFixed(2)).join(' ')}`,
+      )
+    }
+    for (const [name, reason] of Object.entries(missing ?? {})) {
+      if (reason) lines.push(`  - not measured: ${name}: ${reason}`)
+    }
+    for (const line of failure?.split('\n') ?? []) lines.push(`  - FAILED: ${line}`)
+  }
+  return lines.join('\n')
+}
+
+/** Nested facts, such as the versions of peers, in a line. */
+function pairs(facts) {
+  return Object.entries(facts)
+    .filter(([, value]) => value !== undefined && value !== null)
+    .map(([name, value]) => `${name} ${inWords(value)}`)
+    .join(', ')
+}
+
+function inWords(value) {
+  if (Array.isArray(value)) return value.map(inWords).join(' ')
+  if (typeof value === 'object') return `(${pairs(value)})`
+  return typeof value === 'number' && !Number.isInteger(value) ? digits(value) : String(value)
 }
 
 /**
- * Least, middle and greatest of each figure, its relation to the references, and whether its goal is met. `samples` is
- * by load and contestant: a list of figures by name.
+ * All of a run in Markdown. `charts` are `{ part, group, title, file }`, `file` as a link from where this is kept, and
+ * `source` is the file of the run itself.
  */
-export function evaluate(cases, samples) {
-  const rows = []
-  for (const { load, figures, references } of cases) {
-    const byContestant = samples.get(load)
-    if (byContestant === undefined) continue
-    for (const [figure, { title, goal }] of Object.entries(figures)) {
-      const medianOf = (contestant) => {
-        const values = byContestant.get(contestant)?.map((sample) => sample[figure])
-        return values === undefined ? undefined : summary(values).median
-      }
-      for (const [contestant, list] of byContestant) {
-        const values = list.map((sample) => sample[figure])
-        const { min, median, max } = summary(values)
-        const ratios = {}
-        for (const [name, reference] of Object.entries(references?.(contestant) ?? {})) {
-          const against = medianOf(reference)
-          if (against !== undefined && reference !== contestant) ratios[name] = median / against
-        }
-        const met = isMet(goal, contestant, median, ratios)
-        rows.push({ load, figure: title, contestant, min, median, max, ratios, goal, met, values })
-      }
+export function document(run, rows, lines, charts, source) {
+  const text = ['# Benchmark', '', `Drawn from [${source}](${source}), not written by hand.`, '']
+  text.push(preamble(run), '', rule, '')
+  text.push('# Summary', '', `${tally(lines)}.`, '', summaryTable(lines))
+  let part
+  for (const group of groups(rows)) {
+    if (group.part !== part) {
+      part = group.part
+      text.push('', `# ${partTitles[part]}`)
+    }
+    text.push('', `## ${group.name}`, '', table(group.rows))
+    for (const { title, file } of charts.filter(
+      (chart) => chart.part === part && chart.group === group.name,
+    )) {
+      text.push('', `![${title}](${file})`)
     }
   }
-  return rows
-}
-
-/** The rows as a Markdown table that can be read as it is. */
-export function table(rows) {
-  const head = ['load', 'figure', 'with', 'min', 'median', 'max', '÷ hub', '÷ nats', 'goal']
-  const lines = rows.map(({ load, figure, contestant, min, median, max, ratios, goal, met }, index) => {
-    const before = rows[index - 1]
-    const isNew = before?.load !== load
-    return [
-      isNew ? load : '',
-      isNew || before.figure !== figure ? figure : '',
-      contestant,
-      digits(min),
-      digits(median),
-      digits(max),
-      ratios.hub === undefined ? '' : digits(ratios.hub),
-      ratios.nats === undefined ? '' : digits(ratios.nats),
-      met === undefined ? '' : `${goalText(goal)}: ${met ? 'met' : 'missed'}`,
-    ]
-  })
-  const widths = head.map((text, column) =>
-    Math.max(text.length, ...lines.map((line) => line[column].length)),
-  )
-  const written = (line) => `| ${line.map((text, column) => text.padEnd(widths[column])).join(' | ')} |`
-  return [written(head), written(widths.map((width) => '-'.repeat(width))), ...lines.map(written)].join('\n')
-}
-
-/** Writes a run with all its samples to a file. */
-export function save(file, run) {
-  mkdirSync(path.dirname(file), { recursive: true })
-  writeFileSync(file, `${JSON.stringify(run, (_, value) => rounded(value), 2)}\n`)
-}
-
-/** Six digits are more than any figure here is worth. */
-function rounded(value) {
-  return typeof value === 'number' && !Number.isInteger(value) ? Number(value.toPrecision(6)) : value
+  return `${text.join('\n')}\n`
 }

@@ -1,0 +1,192 @@
+// What a run says: spreads, ratios to the references, and goals met, missed, not judged or not measured. Pure functions
+// of the data of record.mjs; report.mjs and plots.mjs show what comes of it.
+import { rows as goalRows } from './goals.mjs'
+import { digits, summary } from './statistics.mjs'
+
+/** Contestants that are ours where a load does not say so. In the wire part `elbusd` is the reference server. */
+const OURS = { wire: /^ours\b/, node: /^(ours|embedded|elbusd|in process|our client)\b/ }
+
+/** Figures a busy machine does not change. */
+const STEADY = /\b([KMG]i)?B\b(?!\/s)|\bbytes\b/
+
+const listOf = (value) => (value === undefined ? [] : [value].flat())
+
+/** What a figure is, and its unit: `messages, M/s`. */
+export function unitOf(title) {
+  const at = title.lastIndexOf(', ')
+  return at < 0 ? { what: title, unit: '' } : { what: title.slice(0, at), unit: title.slice(at + 2) }
+}
+
+/** `more` for rates, `less` for all else, unless the figure or its goal says. */
+export function betterOf({ title, goal, better }) {
+  if (better !== undefined) return better
+  const [first] = listOf(goal)
+  if (first !== undefined) return first.atLeast === undefined ? 'less' : 'more'
+  return /\/s$|per second$/.test(title) ? 'more' : 'less'
+}
+
+/** True for the shares of a sum, such as what the publisher used of all CPU. */
+export function isShare(title) {
+  return title.startsWith('of that')
+}
+
+/** True if this contestant of a load is ours. */
+function isOurs({ part }, { ours, contestants }, contestant) {
+  if (ours !== undefined) return ours.includes(contestant)
+  return contestants.length === 1 || OURS[part].test(contestant)
+}
+
+export function goalText({ atLeast, atMost, of }) {
+  const names = listOf(of)
+  const several = of === 'best' ? 'the best peer' : `the best of ${names.join(', ')}`
+  const against = of === undefined ? '' : ` × ${names.length === 1 && of !== 'best' ? of : several}`
+  const value = atLeast ?? atMost
+  // A goal was set as few digits, not measured as three.
+  const written = value < 10_000 ? Number(value.toPrecision(3)) : digits(value)
+  return `${atLeast === undefined ? '≤' : '≥'} ${written}${against}`
+}
+
+/** What a part that failed says of a load, and of one contestant if given: its own line, or else the first. */
+function failureText({ failure }, load, name) {
+  const lines = failure.split('\n')
+  const own = lines.find((line) => line.includes(load) && (name === undefined || line.includes(name)))
+  return own === undefined ? `no samples, as the run failed: ${lines[0]}` : `failed: ${own}`
+}
+
+/** Why there is nothing of a contestant or reference. */
+function reasonFor(part, { load }, name) {
+  const [peer] = name.split(' ')
+  const missing = part.missing?.[name] ?? part.missing?.[peer]
+  if (missing !== undefined) return missing
+  const peers = part.settings?.peers
+  if (peers !== undefined && !peers.includes(peer)) return 'left out by --peers'
+  return part.failure === undefined ? 'no samples' : failureText(part, load, name)
+}
+
+/** How one goal ended: the state, what was compared with whom, and why not if it was not. */
+function verdict(goal, { part, load, figure, median, ratios, best, peers, references, conditions }) {
+  const compare = (value) =>
+    (goal.atLeast === undefined ? value <= goal.atMost : value >= goal.atLeast) ? 'met' : 'missed'
+  if (goal.of !== undefined) {
+    // No goal of this contestant otherwise: over another transport, for instance.
+    const names = (goal.of === 'best' ? peers : listOf(goal.of)).filter(
+      (name) => references[name] !== undefined,
+    )
+    if (names.length === 0) return undefined
+    const found = goal.of === 'best' ? best : bestOf(ratios, names, figure)
+    if (found === undefined) {
+      const reason = names.map((name) => `${name}: ${reasonFor(part, load, name)}`).join('; ')
+      return { goal, state: 'not measured', reason }
+    }
+    return { goal, value: found.ratio, against: found.name, state: compare(found.ratio) }
+  }
+  const isRelative = goal.isRatio === true || unitOf(figure.title).unit === '×'
+  if (!isRelative && conditions?.reason !== undefined && !STEADY.test(figure.title)) {
+    return { goal, value: median, state: 'not judged', reason: conditions.reason }
+  }
+  return { goal, value: median, state: compare(median) }
+}
+
+/** The reference that is hardest to beat: the greatest of what should be great, the least of all else. */
+function bestOf(ratios, names, figure) {
+  const more = betterOf(figure) === 'more'
+  let best
+  for (const name of names) {
+    const ratio = ratios[name]
+    // A ratio is ours ÷ theirs, so that of the best of rates is the least.
+    if (ratio !== undefined && (best === undefined || (more ? ratio < best.ratio : ratio > best.ratio))) {
+      best = { name, ratio }
+    }
+  }
+  return best
+}
+
+/** All figures of one load and part. */
+function evaluateLoad(part, load, conditions) {
+  const floors = load.floors ?? ['relay']
+  const rows = []
+  for (const [key, figure] of Object.entries(load.figures)) {
+    const spreadOf = (contestant) => summary((load.samples[contestant] ?? []).map((sample) => sample[key]))
+    for (const contestant of load.contestants) {
+      const spread = spreadOf(contestant)
+      if (spread === undefined) continue
+      const { median } = spread
+      const references = load.references[contestant] ?? {}
+      const ratios = {}
+      const peers = []
+      for (const [name, reference] of Object.entries(references)) {
+        if (!isOurs(part, load, reference) && !floors.includes(name)) peers.push(name)
+        const against = spreadOf(reference)?.median
+        if (against !== undefined && against !== 0 && reference !== contestant)
+          ratios[name] = median / against
+      }
+      const best = bestOf(ratios, peers, figure)
+      const ours = isOurs(part, load, contestant)
+      const facts = { part, load, figure, median, ratios, best, peers, references, conditions }
+      const goals = listOf(figure.goal)
+        .filter((goal) => (goal.for === undefined ? ours : goal.for.includes(contestant.split(' ')[0])))
+        .map((goal) => verdict(goal, facts))
+        .filter((outcome) => outcome !== undefined)
+      const { load: title, id, growth } = load
+      const better = betterOf(figure)
+      const named = {
+        part: part.part,
+        id,
+        load: title,
+        key,
+        figure: figure.title,
+        better,
+        growth,
+        contestant,
+      }
+      rows.push({ ...named, ours, floor: floors.includes(contestant), ...spread, ratios, best, goals })
+    }
+  }
+  return rows
+}
+
+/** Least, middle and greatest of each figure, its relation to the references, and how its goals ended. */
+export function evaluate({ parts, conditions }) {
+  return parts.flatMap((part) => part.cases.flatMap((load) => evaluateLoad(part, load, conditions)))
+}
+
+/** The row of the goals a load belongs to: its own word, or the first of its title. */
+export function rowOf({ id, load }) {
+  return id ?? load.match(/^[SN]\d+/)?.[0]
+}
+
+/** Why a row of the goals has no figure in this run. */
+function reasonForRow(run, kind, number) {
+  const part = run.parts.find((one) => one.part === kind)
+  if (part === undefined) return 'not part of this run'
+  if (!part.cases.some((load) => rowOf(load) === number)) return part.failure ?? 'not part of this run'
+  return part.failure === undefined ? 'no samples' : failureText(part, `${number} `)
+}
+
+/**
+ * Every row of the goals: its goals and how they ended, or its figures where it has none, or why it was not measured.
+ */
+export function summarise(run, rows = evaluate(run)) {
+  const lines = []
+  for (const [kind, numbers] of Object.entries(goalRows)) {
+    for (const [number, about] of Object.entries(numbers)) {
+      const here = rows.filter((row) => row.part === kind && rowOf(row) === number && row.ours)
+      const judged = here.filter((row) => row.goals.length > 0)
+      if (here.length === 0) {
+        lines.push({ number, about, state: 'not measured', reason: reasonForRow(run, kind, number) })
+      }
+      // Without a goal in this run the first figure of each load stands for it.
+      const shown = judged.length > 0 ? judged : here.filter((row) => row.key === firstKey(run, row))
+      for (const row of shown) {
+        const outcomes = row.goals.length > 0 ? row.goals : [{ state: 'no goal' }]
+        for (const outcome of outcomes) lines.push({ number, about, row, ...outcome })
+      }
+    }
+  }
+  return lines
+}
+
+function firstKey({ parts }, { part, load }) {
+  const found = parts.find((one) => one.part === part)?.cases.find((one) => one.load === load)
+  return Object.keys(found?.figures ?? {})[0]
+}
