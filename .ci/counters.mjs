@@ -82,6 +82,17 @@ export function totalCounter(tally) {
   }
 }
 
+/** For the test runner of Node and its reporter `spec`, which ends with counts. Shows what did not pass. */
+export function nodeCounter(tally) {
+  return (line) => {
+    const [, outcome, count] = line.match(/^ℹ (pass|fail|cancelled|skipped) (\d+)$/) ?? []
+    if (outcome === 'pass') tally.passed += Number(count)
+    if (outcome === 'fail' || outcome === 'cancelled') tally.failed += Number(count)
+    if (outcome === 'skipped' && count !== '0') tally.skip('no reason given by a test of Node', Number(count))
+    return !/^\s*[✔ℹ] /.test(line)
+  }
+}
+
 /**
  * For ava's own reporter, whose failures show the source. A line per test or lost file, as the last lines name passed
  * tests only where none failed; reasons from titles `… (skipped: reason)` and tests that log `skipped: reason` and pass.

@@ -6,7 +6,7 @@ import { existsSync, readFileSync, rmSync } from 'node:fs'
 import path from 'node:path'
 import process from 'node:process'
 import { createInterface } from 'node:readline'
-import { avaCounter, cargoCounter, skipReason, Tally, totalCounter } from './counters.mjs'
+import { avaCounter, cargoCounter, nodeCounter, skipReason, Tally, totalCounter } from './counters.mjs'
 import {
   peerVariables,
   prepareNode,
@@ -169,6 +169,9 @@ await step('TypeScript: package, specs, examples, type tests', async () => {
   return good
 })
 await step('format and lints of TypeScript and JavaScript', () => script('check'))
+await step('tables and charts of the benchmark', () =>
+  run('npm', ['run', '--silent', 'benchmark:test'], { take: nodeCounter(tally) }),
+)
 await step('package: publint', () => tool('publint', '--strict'))
 await step('package: types for every way to import', () => tool('attw', '--pack', '.', '--format', 'ascii'))
 
