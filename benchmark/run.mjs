@@ -19,14 +19,13 @@ const results = path.join(root, 'benchmark', 'results')
 const published = path.join(results, 'published.json')
 
 /** What a part can be asked for: its workloads, the rows of the goals they are of, its peers. */
-function known({ workloads, peerNames }, ours) {
+function known(part, { workloads, workloadNames = Object.keys(workloads), peerNames }, ours) {
   const rows = {}
-  for (const [name, cases] of Object.entries(workloads)) {
-    for (const number of new Set(cases.map(rowOf))) {
-      if (number !== undefined) rows[number] = [...(rows[number] ?? []), name]
-    }
+  for (const number of Object.keys(goalRows[part])) {
+    const names = workloadNames.filter((name) => workloads[name].some((one) => rowOf(one) === number))
+    if (names.length > 0) rows[number] = names
   }
-  return { workloads: Object.keys(workloads), rows, peers: peerNames, ours }
+  return { workloads: workloadNames, rows, peers: peerNames, ours }
 }
 
 /** Draws a run's tables and charts beside its file: `NAME.md`, and the charts in the folder `NAME`. */
@@ -124,7 +123,7 @@ async function measure(plan) {
 }
 
 const args = process.argv.slice(2)
-const parts = { wire: known(wire, []), node: known(node, ['embedded', 'elbusd']) }
+const parts = { wire: known('wire', wire, []), node: known('node', node, ['embedded', 'elbusd']) }
 try {
   const plan = parse(args, parts)
   // Files are named from where the command was given.
