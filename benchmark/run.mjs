@@ -82,6 +82,7 @@ async function measurePart(part, options) {
     const { duration = 1, payload = 100 } = options
     return { part, ...(await node.measureNode({ ...options, duration, payload, elbusd })) }
   } catch (failure) {
+    console.error(failure)
     return { part, about: {}, cases: [], samples: new Map(), loads: [], failure }
   }
 }
@@ -105,8 +106,10 @@ async function measure(plan) {
   const begin = new Date()
   const stop = watch()
   const found = []
-  for (const [part, names] of Object.entries(plan.measure))
-    found.push(await measurePart(part, { ...plan, names }))
+  for (const [part, chosen] of Object.entries(plan.measure)) {
+    found.push(await measurePart(part, { ...plan, ...chosen }))
+  }
+  if (found.every(({ samples }) => samples.size === 0)) fail('nothing was measured')
   const command = ['npm run benchmark', ...(args.length > 0 ? ['--', ...args] : [])].join(' ')
   const run = record({ date: begin.toISOString(), command, conditions: stop(), results: found })
   const stamp = begin.toISOString().replace(/[:.]/g, '-')
