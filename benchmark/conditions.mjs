@@ -1,5 +1,5 @@
 // Whether the machine is one whose rates and times may be held against goals: how busy others kept it while it
-// measured, and how fast it is. Ratios need neither, as both sides of one were measured on it in turns.
+// measured, and how fast it is. Ratios ask less of it, as both sides of one were measured on it in turns.
 import { readFileSync } from 'node:fs'
 import os from 'node:os'
 import process from 'node:process'
@@ -20,7 +20,8 @@ export const rule =
   `Busy is a machine on which other processes took more than ${OTHERS * 100} % of all cores while it measured or, ` +
   `where the system does not say, whose load average was above ${LOAD_PER_CORE} per core before. Slow is one with ` +
   `fewer than ${CORES} cores, or that needs more than ${SLOWER} times the ${PACE_MS} ms the machine of the goals ` +
-  'takes for a fixed loop. On either, goals in rates and times are not judged; those in ratios and in memory are.'
+  'takes for a fixed loop. On either, goals in rates and times are not judged, and those in ratios only if all rounds ' +
+  'agree; memory is always judged.'
 
 /** Numbers in a map, as much as 3 ms of work. */
 function fixedWork() {

@@ -64,7 +64,10 @@ function reasonFor(part, { load }, name) {
 }
 
 /** How one goal ended: the state, what was compared with whom, and why not if it was not. */
-function verdict(goal, { part, load, figure, median, ratios, best, peers, references, conditions }) {
+function verdict(
+  goal,
+  { part, load, figure, median, ratios, best, peers, references, conditions, roundsOf },
+) {
   const compare = (value) =>
     (goal.atLeast === undefined ? value <= goal.atMost : value >= goal.atLeast) ? 'met' : 'missed'
   if (goal.of !== undefined) {
@@ -78,7 +81,12 @@ function verdict(goal, { part, load, figure, median, ratios, best, peers, refere
       const reason = names.map((name) => `${name}: ${reasonFor(part, load, name)}`).join('; ')
       return { goal, state: 'not measured', reason }
     }
-    return { goal, value: found.ratio, against: found.name, state: compare(found.ratio) }
+    const outcome = { goal, value: found.ratio, against: found.name, state: compare(found.ratio) }
+    // What others take, they take from one side in one round and from the other in the next.
+    const spread = conditions?.reason === undefined ? undefined : summary(roundsOf(found.name))
+    if (spread === undefined || compare(spread.min) === compare(spread.max)) return outcome
+    const reason = `rounds from ${digits(spread.min)} to ${digits(spread.max)}, ${conditions.reason}`
+    return { ...outcome, state: 'not judged', reason }
   }
   const isRelative = goal.isRatio === true || unitOf(figure.title).unit === '×'
   if (!isRelative && conditions?.reason !== undefined && !STEADY.test(figure.title)) {
@@ -122,7 +130,12 @@ function evaluateLoad(part, load, conditions) {
       }
       const best = bestOf(ratios, peers, figure)
       const ours = isOurs(part, load, contestant)
-      const facts = { part, load, figure, median, ratios, best, peers, references, conditions }
+      const valuesOf = (name) => (load.samples[name] ?? []).map((sample) => sample[key])
+      const roundsOf = (name) => {
+        const theirs = valuesOf(references[name])
+        return valuesOf(contestant).map((value, round) => value / theirs[round])
+      }
+      const facts = { part, load, figure, median, ratios, best, peers, references, conditions, roundsOf }
       const goals = listOf(figure.goal)
         .filter((goal) => (goal.for === undefined ? ours : goal.for.includes(contestant.split(' ')[0])))
         .map((goal) => verdict(goal, facts))

@@ -1,6 +1,6 @@
 // A run in words: a table per row of the goals, the summary, the machine. The figures come from evaluation.mjs.
 import { describe, rule } from './conditions.mjs'
-import { goalText, rowOf } from './evaluation.mjs'
+import { goalText, isShare, rowOf } from './evaluation.mjs'
 import { parts as partTitles } from './goals.mjs'
 import { digits } from './statistics.mjs'
 
@@ -25,8 +25,28 @@ export function markdownTable(head, lines) {
   return [written(first), written(widths.map((width) => '-'.repeat(width))), ...rest.map(written)].join('\n')
 }
 
-/** The rows of one group; a column for each reference one of them has, and for the best where there is a choice. */
-export function table(rows) {
+/** Who used what of a sum, in medians: a line for each load and contestant, a column for each share. */
+export function shareTable(rows) {
+  const shares = rows.filter(({ figure }) => isShare(figure))
+  const titles = [...new Set(shares.map(({ figure }) => figure))]
+  const found = new Map()
+  for (const { load, contestant, figure, median } of shares) {
+    const key = `${load}\n${contestant}`
+    if (!found.has(key)) found.set(key, { load, contestant, medians: {} })
+    found.get(key).medians[figure] = median
+  }
+  let before
+  const lines = [...found.values()].map(({ load, contestant, medians }) => {
+    const cells = [load === before ? '' : load, contestant, ...titles.map((title) => ratio(medians[title]))]
+    before = load
+    return cells
+  })
+  return lines.length === 0 ? undefined : markdownTable(['load', 'with', ...titles], lines)
+}
+
+/** The rows of one group, without shares of a sum; a column for each reference one of them has, and for the best where there is a choice. */
+export function table(all) {
+  const rows = all.filter(({ figure }) => !isShare(figure))
   const references = [...new Set(rows.flatMap(({ ratios }) => Object.keys(ratios)))]
   const hasBest = references.length > 1 && rows.some(({ ours, best }) => ours && best !== undefined)
   const hasGoals = rows.some(({ goals }) => goals.length > 0)
@@ -109,7 +129,9 @@ export function preamble(run) {
   if (run.conditions !== undefined) {
     lines.push(`- machine: ${describe(run.conditions)}`)
     if (run.conditions.reason !== undefined) {
-      lines.push(`- goals in rates and times are not judged: ${run.conditions.reason}`)
+      lines.push(
+        `- goals in rates and times are not judged, ratios only where all rounds agree: ${run.conditions.reason}`,
+      )
     }
   }
   for (const { part, about, settings, loads, missing, failure } of run.parts) {
@@ -156,6 +178,8 @@ export function document(run, rows, lines, charts, source) {
       text.push('', `# ${partTitles[part]}`)
     }
     text.push('', `## ${group.name}`, '', table(group.rows))
+    const shares = shareTable(group.rows)
+    if (shares !== undefined) text.push('', 'Medians of the shares:', '', shares)
     for (const { title, file } of charts.filter(
       (chart) => chart.part === part && chart.group === group.name,
     )) {

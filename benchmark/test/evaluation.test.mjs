@@ -172,6 +172,28 @@ test('goals in ratios are judged on any machine, where the peer was measured', (
   assert.deepEqual(ended({ atLeast: 2, of: ['nats', 'hub'] }), ['met', 'met', ''])
 })
 
+test('a busy machine has a verdict on a ratio only where all rounds agree', () => {
+  for (const [conditions, ours, wanted] of [
+    [quiet, [4, 2, 6], 'met'],
+    [busy, [4, 3, 6], 'met'],
+    [busy, [4, 2, 6], 'rounds from 1.00 to 3.00, load 9.1 on 2 cores'],
+    [busy, [1, 2, 2], 'missed'],
+    [busy, [4, undefined, 6], 'met'],
+  ]) {
+    const [row] = rowsOf(
+      'wire',
+      {
+        figure: { title: 'x, M/s', goal: { atLeast: 1.5, of: 'hub' } },
+        references: () => ({ hub: 'hub' }),
+        samples: { ours: rounds(...ours), hub: rounds(2, 2, 2) },
+      },
+      conditions,
+    )
+    const [{ state, reason }] = row.goals
+    assert.equal(reason ?? state, wanted)
+  }
+})
+
 test('the summary has every row of the goals, with a figure or a reason', () => {
   const lines = summarise(runOf(results()))
   const shown = lines.map(({ number, row, goal, value, state, reason }) =>

@@ -5,7 +5,16 @@ import path from 'node:path'
 import { test } from 'node:test'
 import { evaluate, summarise } from '../evaluation.mjs'
 import { asText, load, record, save } from '../record.mjs'
-import { document, groups, markdownTable, preamble, summaryTable, table, tally } from '../report.mjs'
+import {
+  document,
+  groups,
+  markdownTable,
+  preamble,
+  shareTable,
+  summaryTable,
+  table,
+  tally,
+} from '../report.mjs'
 import { busy, quiet, results } from './fixture.mjs'
 
 const runOf = (conditions = quiet) =>
@@ -94,10 +103,31 @@ test('the summary puts figures beside goals', () => {
   assert.equal(tally(lines), '4 met, 2 missed, 0 not judged, 13 not measured')
 })
 
+test('shares of a sum stand apart', () => {
+  const row = { load: 'N4', contestant: 'hub', median: 1, min: 1, max: 1, ratios: {}, goals: [] }
+  const rows = [
+    { ...row, figure: 'CPU of all, s' },
+    { ...row, figure: 'of that the publisher', median: 0.25 },
+    { ...row, figure: 'of that the broker', median: 0.75 },
+    { ...row, figure: 'of that the broker', median: 0.5, contestant: 'nats' },
+  ]
+  assert.equal(cells(table(rows)).length, 3)
+  assert.deepEqual(cells(shareTable(rows)), [
+    ['load', 'with', 'of that the publisher', 'of that the broker'],
+    ['----', '----', '---------------------', '------------------'],
+    ['N4', 'hub', '0.250', '0.750'],
+    ['', 'nats', '', '0.500'],
+  ])
+  assert.equal(shareTable(rows.slice(0, 1)), undefined)
+})
+
 test('who was not measured, and how to install it', () => {
   const text = preamble(runOf(busy))
   assert.match(text, /not measured: nats: nats-server is missing: apt-get install nats-server/)
-  assert.match(text, /goals in rates and times are not judged: load 9\.1 on 2 cores/)
+  assert.match(
+    text,
+    /goals in rates and times are not judged, ratios only where all rounds agree: load 9\.1 on 2 cores/,
+  )
   assert.match(text, /load averages at the beginning of each round: 0\.10 1\.25/)
   assert.match(text, /FAILED: N5 call, 1 in flight, embedded tcp: the callee ended/)
 })
