@@ -88,6 +88,7 @@ export function wrapped(text, width, size, isBold) {
   return lines
 }
 
+const THIN = ' stroke-width="1.5"'
 const DASHED = ' stroke-width="2" stroke-dasharray="5 3"'
 
 const places = (value) => Number(value.toFixed(1))
@@ -217,69 +218,132 @@ function roomy(places, size) {
 
 const direction = { more: 'more is better', less: 'less is better' }
 
+/** The lines of a panel's title; where the next thing may begin. */
+function panelTitle(drawing, y, title) {
+  let below = y
+  for (const line of wrapped(title, WIDTH - 2 * EDGE, SIZE.text, true)) {
+    drawing.text(EDGE, below + SIZE.text, line, { bold: true })
+    below += SIZE.text + 5
+  }
+  return below
+}
+
+/** Names beside their signs, in as many lines as they need; `sign(x, y, index)` draws one, 18 wide. */
+function legend(drawing, y, names, sign) {
+  let x = EDGE
+  let below = y
+  names.forEach((name, index) => {
+    const text = fitted(name, WIDTH - 2 * EDGE - 40, SIZE.text)
+    const width = 24 + textWidth(text, SIZE.text) + 16
+    if (x + width > WIDTH - EDGE && x > EDGE) {
+      x = EDGE
+      below += SIZE.text + 7
+    }
+    sign(x, below + 6, index)
+    drawing.text(x + 24, below + 10, text)
+    x += width
+  })
+  return below + SIZE.text + 7
+}
+
+/** Grid and numbers of an axis under bars. */
+function axis(drawing, x, ticks, top, bottom) {
+  for (const tick of ticks) drawing.line(x(tick), top, x(tick), bottom, 'grid')
+  const texts = ticks.map((tick) => ({ x: x(tick), text: tickText(tick) }))
+  for (const { x: at, text } of roomy(texts, SIZE.tick)) {
+    drawing.text(at, bottom + SIZE.tick + 4, text, { size: SIZE.tick, anchor: 'middle', tone: 'mute' })
+  }
+}
+
+/** A name to the left of its bar and its numbers behind the axis, where no whisker, grid or goal ends up under them. */
+function aside(drawing, left, middle, { label, text }) {
+  drawing.text(left - 10, middle + 4, fitted(label, LABEL_MOST, SIZE.text), { anchor: 'end' })
+  drawing.text(WIDTH - EDGE, middle + 4, text, { anchor: 'end' })
+}
+
+function whisker(drawing, from, to, y) {
+  drawing.line(from, y, to, y, 'whisker', THIN)
+  for (const end of [from, to]) drawing.line(end, y - 4, end, y + 4, 'whisker', THIN)
+}
+
+/** One panel of bars, from `y` down; where the next may begin. */
+function drawBars(drawing, y, { left, right }, { title, better, bars }) {
+  const values = bars.flatMap(({ min, median, max }) => [min, median, max])
+  const goals = bars.map(({ goal }) => goal).filter((goal) => goal !== undefined)
+  values.push(...goals.map(({ value }) => value))
+  const isLog = spansDecades(values)
+  const scale = scaleOf(values, isLog, Math.max(2, Math.floor((right - left) / 90)))
+  const x = (value) => left + (right - left) * scale.at(value)
+
+  let top = panelTitle(drawing, y, `${title} (${direction[better]}${isLog ? ', logarithmic' : ''})`)
+  if (goals.length > 0) {
+    const text = `goal ${[...new Set(goals.map((goal) => goal.text))].join(' and ')}`
+    drawing.line(EDGE, top + 8, EDGE + 18, top + 8, 'goal', DASHED)
+    const tone = 'goaltext'
+    drawing.text(EDGE + 24, top + SIZE.text, fitted(text, WIDTH - 2 * EDGE - 24, SIZE.text), { tone })
+    top += SIZE.text + 5
+  }
+  top += 5
+  const bottom = top + bars.length * BAR_STEP
+  axis(drawing, x, scale.ticks, top, bottom)
+  bars.forEach((bar, index) => {
+    const { tone, min, median, max, goal } = bar
+    const above = top + index * BAR_STEP
+    const middle = above + BAR_STEP / 2
+    aside(drawing, left, middle, bar)
+    if (!isLog) drawing.rect(left, middle - BAR / 2, Math.max(1, x(median) - left), BAR, tone)
+    if (goal !== undefined) {
+      // A rim of the card's colour, or it would not be seen on a bar.
+      drawing.line(x(goal.value), above, x(goal.value), above + BAR_STEP, 'halo', ' stroke-width="5"')
+      drawing.line(x(goal.value), above, x(goal.value), above + BAR_STEP, 'goal', DASHED)
+    }
+    whisker(drawing, x(min), x(max), middle)
+    if (isLog) drawing.mark(x(median), middle, 0, tone)
+  })
+  return bottom + SIZE.tick + 20
+}
+
+/** Fills of the parts of a whole. */
+const PARTS = ['f0', 'f1', 'f6', 'f3', 'f2', 'f4', 'f5']
+
+/** One panel of wholes and what each of the names has of them. */
+function drawParts(drawing, y, { left, right }, { title, names, bars }) {
+  let top = panelTitle(drawing, y, title) + 4
+  const fill = (index) => PARTS[index % PARTS.length]
+  top =
+    legend(drawing, top, names, (x, middle, index) => drawing.rect(x, middle - 6, 18, 12, fill(index))) + 3
+  const bottom = top + bars.length * BAR_STEP
+  const x = (percent) => left + ((right - left) * percent) / 100
+  axis(drawing, x, [0, 25, 50, 75, 100], top, bottom)
+  bars.forEach((bar, index) => {
+    const middle = top + (index + 0.5) * BAR_STEP
+    aside(drawing, left, middle, bar)
+    let before = 0
+    bar.parts.forEach((percent, part) => {
+      // A gap of one keeps neighbours apart for whoever cannot tell their colours.
+      const width = x(before + percent) - x(before) - 1
+      if (width > 0) drawing.rect(x(before), middle - BAR / 2, width, BAR, fill(part))
+      before += percent
+    })
+  })
+  return bottom + SIZE.tick + 20
+}
+
 /**
  * Bars with whiskers from the least to the greatest value, in panels one below the other: `panels` are `{ title, better,
  * bars }`, bars `{ label, tone, min, median, max, text, goal }` with the tones `ours`, `peer` and `floor`, `goal` a
- * line across the bar at `{ value, text }`. Where values span decades a mark on a logarithmic axis stands for each bar, because the
- * length of a bar says nothing there.
+ * line across the bar at `{ value, text }`. Where values span decades a mark on a logarithmic axis stands for each bar,
+ * because the length of a bar says nothing there. A panel `{ title, names, bars }` with bars `{ label, parts, text }`
+ * shows what each name has of a whole, in percent.
  */
 export function barChart({ title, notes = [], panels, theme }) {
   const drawing = new Drawing()
-  let y = drawing.head(title, notes) + 6
   const bars = panels.flatMap((panel) => panel.bars)
   const labels = Math.min(LABEL_MOST, Math.max(...bars.map(({ label }) => textWidth(label, SIZE.text))))
   const numbers = Math.max(...bars.map(({ text }) => textWidth(text, SIZE.text)))
-  const left = EDGE + labels + 10
-  const right = WIDTH - EDGE - numbers - 10
-  for (const { title: what, better, bars: list } of panels) {
-    const values = list.flatMap(({ min, median, max }) => [min, median, max])
-    const goals = list.map(({ goal }) => goal).filter((goal) => goal !== undefined)
-    values.push(...goals.map(({ value }) => value))
-    const isLog = spansDecades(values)
-    const scale = scaleOf(values, isLog, Math.max(2, Math.floor((right - left) / 90)))
-    const x = (value) => left + (right - left) * scale.at(value)
-
-    const about = `${what} (${direction[better]}${isLog ? ', logarithmic' : ''})`
-    for (const line of wrapped(about, WIDTH - 2 * EDGE, SIZE.text, true)) {
-      drawing.text(EDGE, y + SIZE.text, line, { bold: true })
-      y += SIZE.text + 5
-    }
-    if (goals.length > 0) {
-      const text = `goal ${[...new Set(goals.map((goal) => goal.text))].join(' and ')}`
-      const room = WIDTH - 2 * EDGE - 24
-      drawing.line(EDGE, y + 8, EDGE + 18, y + 8, 'goal', DASHED)
-      drawing.text(EDGE + 24, y + SIZE.text, fitted(text, room, SIZE.text), { tone: 'goaltext' })
-      y += SIZE.text + 5
-    }
-    y += 5
-    const bottom = y + list.length * BAR_STEP
-    for (const tick of scale.ticks) drawing.line(x(tick), y, x(tick), bottom, 'grid')
-    for (const { label, tone, min, median, max, text, goal } of list) {
-      const middle = y + BAR_STEP / 2
-      drawing.text(left - 10, middle + 4, fitted(label, LABEL_MOST, SIZE.text), { anchor: 'end' })
-      if (!isLog) drawing.rect(left, middle - BAR / 2, Math.max(1, x(median) - left), BAR, tone)
-      if (goal !== undefined) {
-        // A rim of the card's colour, or it would not be seen on a bar.
-        drawing.line(x(goal.value), y, x(goal.value), y + BAR_STEP, 'halo', ' stroke-width="5"')
-        drawing.line(x(goal.value), y, x(goal.value), y + BAR_STEP, 'goal', DASHED)
-      }
-      drawing.line(x(min), middle, x(max), middle, 'whisker', ' stroke-width="1.5"')
-      for (const end of [min, max])
-        drawing.line(x(end), middle - 4, x(end), middle + 4, 'whisker', ' stroke-width="1.5"')
-      if (isLog) drawing.mark(x(median), middle, 0, tone)
-      // Behind the axis, where no whisker, grid or goal ends up under it.
-      drawing.text(WIDTH - EDGE, middle + 4, text, { anchor: 'end' })
-      y += BAR_STEP
-    }
-    const ticks = roomy(
-      scale.ticks.map((tick) => ({ x: x(tick), text: tickText(tick) })),
-      SIZE.tick,
-    )
-    for (const { x: at, text } of ticks) {
-      drawing.text(at, bottom + SIZE.tick + 4, text, { size: SIZE.tick, anchor: 'middle', tone: 'mute' })
-    }
-    y = bottom + SIZE.tick + 20
-  }
+  const frame = { left: EDGE + labels + 10, right: WIDTH - EDGE - numbers - 10 }
+  let y = drawing.head(title, notes) + 6
+  for (const panel of panels) y = (panel.names ? drawParts : drawBars)(drawing, y, frame, panel)
   return drawing.end(y, title, notes.join(' '), theme)
 }
 
@@ -308,21 +372,12 @@ export function lineChart({ title, notes = [], x: across, y: up, series, theme }
   const fill = (label) => (tones.get(label) === 'ours' ? 'ours' : `f${tones.get(label)}`)
   const stroke = (label) => (tones.get(label) === 'ours' ? 'lours' : `s${tones.get(label)}`)
 
-  y += 4
-  let at = EDGE
-  series.forEach(({ label }, index) => {
-    const text = fitted(label, WIDTH - 2 * EDGE - 40, SIZE.text)
-    const width = 24 + textWidth(text, SIZE.text) + 16
-    if (at + width > WIDTH - EDGE && at > EDGE) {
-      at = EDGE
-      y += SIZE.text + 7
-    }
-    drawing.line(at, y + 6, at + 18, y + 6, stroke(label), ' stroke-width="2"')
-    drawing.mark(at + 9, y + 6, index, fill(label))
-    drawing.text(at + 24, y + 10, text)
-    at += width
+  const labels = series.map(({ label }) => label)
+  y = legend(drawing, y + 4, labels, (x, middle, index) => {
+    drawing.line(x, middle, x + 18, middle, stroke(labels[index]), ' stroke-width="2"')
+    drawing.mark(x + 9, middle, index, fill(labels[index]))
   })
-  y += SIZE.text + 18
+  y += 11
 
   const scaleY = scaleOf(values, isLogY)
   const left = EDGE + Math.max(...scaleY.ticks.map((tick) => textWidth(tickText(tick), SIZE.tick))) + 8

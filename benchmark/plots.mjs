@@ -49,20 +49,38 @@ export function shortTitles(titles) {
   return new Map(titles.map((title, at) => [title, pieces[at].slice(shared).join(' ')]))
 }
 
-/** A panel for each figure. */
+/** A panel for each figure, and one for the shares of the figure they follow. */
 function panels(rows, labelOf) {
-  const byFigure = groupedBy(
-    rows.filter(({ figure }) => !isShare(figure)),
-    ({ figure }) => figure,
-  )
-  return [...byFigure].map(([title, list]) => ({
+  const isWhole = ({ figure }) => !isShare(figure)
+  const byFigure = groupedBy(rows.filter(isWhole), ({ figure }) => figure)
+  const found = [...byFigure].map(([title, list]) => ({
     title,
     better: list[0].better,
     bars: list.map((row) => bar(row, labelOf(row))),
   }))
+  const first = rows.findIndex(({ figure }) => isShare(figure))
+  if (first > 0) found.push(...sharePanel(rows, unitOf(rows[first - 1].figure).what, labelOf))
+  return found
 }
 
-const bars = 'Bars are medians, whiskers go from the least to the greatest round.'
+/** Who used what of `whole`. Shares that are no sum of anything, such as one alone, are left to the tables. */
+function sharePanel(rows, whole, labelOf) {
+  const shares = rows.filter(({ figure }) => isShare(figure))
+  const titles = [...new Set(shares.map(({ figure }) => figure))]
+  const bars = []
+  for (const [label, list] of groupedBy(shares, labelOf)) {
+    const medians = titles.map((title) => list.find(({ figure }) => figure === title)?.median ?? 0)
+    const sum = medians.reduce((total, median) => total + median, 0)
+    if (sum === 0) continue
+    const parts = medians.map((median) => (median / sum) * 100)
+    bars.push({ label, parts, text: parts.map((part) => part.toFixed(0)).join(' + ') })
+  }
+  if (titles.length < 2 || bars.length === 0) return []
+  const names = titles.map((title) => title.replace(/^of that (the )?/, ''))
+  return [{ title: `who has what share of ${whole}, %`, names, bars }]
+}
+
+const bars = 'Bars and marks are medians, whiskers go from the least to the greatest round.'
 const marks = 'Marks are medians, whiskers go from the least to the greatest round.'
 
 /** All charts of the rows: `{ part, group, title, name, draw(theme) }`, `name` the file's without its ending. */

@@ -178,6 +178,41 @@ test('lines have a legend, marks of their own, and an axis for what grows', () =
   assert.equal(new Set(svg.match(/<path class="line \w+"/g)).size, labels.length)
 })
 
+test('shares of a sum are parts of a whole in the chart of their load', () => {
+  const row = {
+    part: 'node',
+    load: 'N4 x',
+    better: 'less',
+    ours: false,
+    goals: [],
+    min: 1,
+    median: 1,
+    max: 1,
+  }
+  const of = (contestant, figure, median) => ({ ...row, contestant, figure, median })
+  const rows = ['hub', 'nats'].flatMap((name) => [
+    of(name, 'CPU of all, s', 4),
+    of(name, 'of that the publisher', 1),
+    of(name, 'of that the broker or hub', name === 'hub' ? 3 : 0),
+  ])
+  const svg = charts(rows)[0].draw()
+  assertReadable(svg)
+  const texts = boxes(svg).map(({ text }) => text)
+  for (const text of [
+    'who has what share of CPU of all, %',
+    'publisher',
+    'broker or hub',
+    '25 + 75',
+    '100 + 0',
+  ]) {
+    assert.ok(texts.includes(text), text)
+  }
+  // One for each name in the legend, and one for each share there is.
+  assert.equal(svg.match(/<rect class="f0"/g).length, 3)
+  assert.equal(svg.match(/<rect class="f1"/g).length, 2)
+  assert.doesNotMatch(charts(rows.filter(({ figure }) => !figure.includes('hub')))[0].draw(), /who has/)
+})
+
 test('short names for loads that begin alike', () => {
   const titles = [
     'N1 one-way, bursts of 1',
