@@ -20,8 +20,8 @@ export const rule =
   `Busy is a machine on which other processes took more than ${OTHERS * 100} % of all cores while it measured or, ` +
   `where the system does not say, whose load average was above ${LOAD_PER_CORE} per core before. Slow is one with ` +
   `fewer than ${CORES} cores, or that needs more than ${SLOWER} times the ${PACE_MS} ms the machine of the goals ` +
-  'takes for a fixed loop. On either, goals in rates and times are not judged, and those in ratios only if all rounds ' +
-  'agree; memory is always judged.'
+  'takes for a fixed loop. On either, goals in rates and times are not judged, and those in ratios only if all rounds, ' +
+  'three at least, agree; memory is always judged.'
 
 /** Numbers in a map, as much as 3 ms of work. */
 function fixedWork() {

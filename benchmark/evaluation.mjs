@@ -9,6 +9,9 @@ const OURS = { wire: /^ours\b/, node: /^(ours|embedded|elbusd|in process|our cli
 /** Figures a busy machine does not change. */
 const STEADY = /\b([KMG]i)?B\b(?!\/s)|\bbytes\b/
 
+/** Rounds that have to agree before a busy machine says anything. */
+const ENOUGH = 3
+
 const listOf = (value) => (value === undefined ? [] : [value].flat())
 
 /** What a figure is, and its unit: `messages, M/s`. */
@@ -82,10 +85,16 @@ function verdict(
       return { goal, state: 'not measured', reason }
     }
     const outcome = { goal, value: found.ratio, against: found.name, state: compare(found.ratio) }
+    if (conditions?.reason === undefined) return outcome
     // What others take, they take from one side in one round and from the other in the next.
-    const spread = conditions?.reason === undefined ? undefined : summary(roundsOf(found.name))
-    if (spread === undefined || compare(spread.min) === compare(spread.max)) return outcome
-    const reason = `rounds from ${digits(spread.min)} to ${digits(spread.max)}, ${conditions.reason}`
+    const values = roundsOf(found.name).filter(Number.isFinite)
+    const spread = summary(values)
+    if (values.length >= ENOUGH && compare(spread.min) === compare(spread.max)) return outcome
+    const seen =
+      values.length < ENOUGH
+        ? `${values.length} rounds`
+        : `rounds from ${digits(spread.min)} to ${digits(spread.max)}`
+    const reason = `${seen}, ${conditions.reason}`
     return { ...outcome, state: 'not judged', reason }
   }
   const isRelative = goal.isRatio === true || unitOf(figure.title).unit === '×'

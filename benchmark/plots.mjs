@@ -118,9 +118,11 @@ export function charts(rows, titles = {}) {
   return found
 }
 
+/** The title of a load, with its row of the goals in front. */
 function withNumber(row) {
   const number = rowOf(row)
-  return number === undefined || row.load.startsWith(`${number} `) ? row.load : `${number} ${row.load}`
+  const isKnown = !/^[SN]\d+$/.test(number ?? '') || row.load.startsWith(`${number} `)
+  return isKnown ? row.load : `${number} ${row.load}`
 }
 
 function curveTitle(row) {

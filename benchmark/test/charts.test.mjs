@@ -250,6 +250,30 @@ test('the charts of a run: one for each load with peers, one for each curve', ()
     assert.equal(s3.match(new RegExp(`<rect class="${tone}"`, 'g')).length, 1)
 })
 
+test('what is no row of the goals has its own title', () => {
+  const row = {
+    part: 'node',
+    better: 'less',
+    ours: true,
+    goals: [],
+    min: 1,
+    median: 2,
+    max: 3,
+    contestant: 'x',
+  }
+  const rows = [
+    { ...row, id: 'idle', load: 'idle clients', figure: 'CPU, s' },
+    { ...row, id: 'N8', load: 'more', figure: 'CPU, s' },
+  ]
+  assert.deepEqual(
+    charts(rows).map(({ title, group }) => [title, group]),
+    [
+      ['idle clients', 'idle'],
+      ['N8 more', 'N8'],
+    ],
+  )
+})
+
 test('what stands for itself is drawn together, shares of a sum and single points are not drawn', () => {
   const row = {
     part: 'node',

@@ -150,7 +150,7 @@ test('what is not judged says why', () => {
 
 test('goals in ratios are judged on any machine, where the peer was measured', () => {
   const references = (name) => (name === 'ours unix' ? { hub: 'hub' } : { hub: 'hub', nats: 'nats' })
-  const samples = { ours: rounds(4), 'ours unix': rounds(4), hub: rounds(2) }
+  const samples = { ours: rounds(4, 4, 4), 'ours unix': rounds(4, 4, 4), hub: rounds(2, 2, 2) }
   const ended = (goal, more) => {
     const rows = rowsOf('node', { figure: { title: 'x, M/s', goal }, references, samples }, busy, more)
     return rows.map((row) => row.goals.map(({ state, reason }) => reason ?? state).join())
@@ -178,14 +178,15 @@ test('a busy machine has a verdict on a ratio only where all rounds agree', () =
     [busy, [4, 3, 6], 'met'],
     [busy, [4, 2, 6], 'rounds from 1.00 to 3.00, load 9.1 on 2 cores'],
     [busy, [1, 2, 2], 'missed'],
-    [busy, [4, undefined, 6], 'met'],
+    [busy, [4, 4, undefined, 6], 'met'],
+    [busy, [4, undefined, 6], '2 rounds, load 9.1 on 2 cores'],
   ]) {
     const [row] = rowsOf(
       'wire',
       {
         figure: { title: 'x, M/s', goal: { atLeast: 1.5, of: 'hub' } },
         references: () => ({ hub: 'hub' }),
-        samples: { ours: rounds(...ours), hub: rounds(2, 2, 2) },
+        samples: { ours: rounds(...ours), hub: rounds(2, 2, 2, 2) },
       },
       conditions,
     )
