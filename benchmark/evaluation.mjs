@@ -39,7 +39,8 @@ function isOurs({ part }, { ours, contestants }, contestant) {
   return contestants.length === 1 || OURS[part].test(contestant)
 }
 
-export function goalText({ atLeast, atMost, of }) {
+export function goalText({ atLeast, atMost, of, flat }) {
+  if (flat !== undefined) return `greatest ≤ ${flat} × least`
   const names = listOf(of)
   const several = of === 'best' ? 'the best peer' : `the best of ${names.join(', ')}`
   const against = of === undefined ? '' : ` × ${names.length === 1 && of !== 'best' ? of : several}`
@@ -193,16 +194,20 @@ export function summarise(run, rows = evaluate(run)) {
   for (const [kind, numbers] of Object.entries(goalRows)) {
     for (const [number, about] of Object.entries(numbers)) {
       const here = rows.filter((row) => row.part === kind && rowOf(row) === number && row.ours)
-      const judged = here.filter((row) => row.goals.length > 0)
       if (here.length === 0) {
         lines.push({ number, about, state: 'not measured', reason: reasonForRow(run, kind, number) })
       }
-      // Without a goal in this run the first figure of each load stands for it.
-      const shown = judged.length > 0 ? judged : here.filter((row) => row.key === firstKey(run, row))
-      for (const row of shown) {
+      const judged = here.filter((row) => row.goals.length > 0)
+      const growing = here.filter((row) => row.growth !== undefined && !isShare(row.figure))
+      const rising = curves(growing, run.conditions)
+      // Without a goal in this run the first figure of each load stands for it; a curve stands for its loads.
+      const firsts = here.filter((row) => row.key === firstKey(run, row))
+      const plain = firsts.filter((row) => row.growth === undefined || rising.length === 0)
+      for (const row of judged.length > 0 ? judged : plain) {
         const outcomes = row.goals.length > 0 ? row.goals : [{ state: 'no goal' }]
         for (const outcome of outcomes) lines.push({ number, about, row, ...outcome })
       }
+      for (const outcome of rising) lines.push({ number, about, ...outcome })
     }
   }
   return lines
@@ -211,4 +216,35 @@ export function summarise(run, rows = evaluate(run)) {
 function firstKey({ parts }, { part, load }) {
   const found = parts.find((one) => one.part === part)?.cases.find((one) => one.load === load)
   return Object.keys(found?.figures ?? {})[0]
+}
+
+/** What the loads of a curve have in common. */
+export function curveOf(row) {
+  return row.growth.curve ?? `${rowOf(row) ?? ''} growth with ${row.growth.of}`.trim()
+}
+
+/**
+ * How far each curve of ours rises: the greatest of its medians by the least. `growth.flat` has the most that may be,
+ * by figure; a figure that is not named there has no goal, and is not in the summary.
+ */
+function curves(rows, conditions) {
+  const found = new Map()
+  for (const row of rows) {
+    if (row.growth.flat?.[row.key] === undefined) continue
+    const key = `${curveOf(row)}\n${row.key}\n${row.contestant}`
+    found.set(key, [...(found.get(key) ?? []), row])
+  }
+  return [...found.values()].flatMap((points) => {
+    const { min, max } = summary(points.map(({ median }) => median)) ?? {}
+    const [{ growth, key, figure, contestant }] = points
+    const goal = { flat: growth.flat[key] }
+    const row = { load: curveOf(points[0]), figure, contestant, ours: true }
+    if (points.length < 2 || min === 0)
+      return [{ row, goal, state: 'not measured', reason: 'less than two points' }]
+    const value = max / min
+    if (conditions?.reason !== undefined) {
+      return [{ row, goal, value, state: 'not judged', reason: conditions.reason }]
+    }
+    return [{ row, goal, value, state: value <= goal.flat ? 'met' : 'missed' }]
+  })
 }

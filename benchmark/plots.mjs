@@ -1,7 +1,7 @@
 // Which charts show a run: growth as lines, one load with several contestants as bars, and loads of ours alone together
 // as bars. charts.mjs draws them.
 import { barChart, lineChart } from './charts.mjs'
-import { goalText, isShare, rowOf, unitOf } from './evaluation.mjs'
+import { curveOf, goalText, isShare, rowOf, unitOf } from './evaluation.mjs'
 import { digits } from './statistics.mjs'
 
 /** A name for a file that says what is in it. */
@@ -95,7 +95,7 @@ export function charts(rows, titles = {}) {
   }
 
   const growing = rows.filter(({ growth, figure }) => growth !== undefined && !isShare(figure))
-  const curves = groupedBy(growing, (row) => `${row.part} ${curveTitle(row)} ${row.figure}`)
+  const curves = groupedBy(growing, (row) => `${row.part} ${curveOf(row)} ${row.figure}`)
   for (const list of curves.values()) addCurve(add, list)
 
   const rest = rows.filter(({ growth }) => growth === undefined)
@@ -125,15 +125,11 @@ function withNumber(row) {
   return isKnown ? row.load : `${number} ${row.load}`
 }
 
-function curveTitle(row) {
-  return row.growth.curve ?? `${rowOf(row) ?? ''} growth with ${row.growth.of}`.trim()
-}
-
 /** One figure over what grows; a line for each contestant. A single point is no growth. */
 function addCurve(add, list) {
   const [row] = list
   const { what } = unitOf(row.figure)
-  const title = `${curveTitle(row)}: ${what}`
+  const title = `${curveOf(row)}: ${what}`
   if (new Set(list.map(({ growth }) => growth.at)).size < 2) return
   const byContestant = groupedBy(list, ({ contestant }) => contestant)
   const series = [...byContestant].map(([label, of]) => ({

@@ -98,7 +98,7 @@ export function summaryTable(lines) {
       row === undefined || isSame ? '' : row.load.replace(new RegExp(`^${number} `), ''),
       row === undefined || (isSame && before.row?.figure === row.figure) ? '' : row.figure,
       row?.contestant ?? '',
-      row === undefined ? '' : digits(row.median),
+      row?.median === undefined ? '' : digits(row.median),
       goal === undefined ? '' : goalText(goal),
       ratioText(line),
       reason === undefined ? state : `${state}: ${reason}`,
@@ -111,6 +111,7 @@ export function summaryTable(lines) {
 
 /** What a goal compares, or else where the row stands beside the best peer. */
 function ratioText({ row, goal, value, against }) {
+  if (goal?.flat !== undefined) return value === undefined ? '' : `${digits(value)} × least`
   if (goal?.of !== undefined) return value === undefined ? '' : `${digits(value)} × ${against}`
   return row?.best === undefined ? '' : `${digits(row.best.ratio)} × ${row.best.name}`
 }
