@@ -168,6 +168,7 @@ export function tickText(value) {
 
 /** Bytes as people write them. */
 export function bytesText(bytes) {
+  if (bytes === 0) return '0 B'
   const units = ['B', 'KiB', 'MiB', 'GiB']
   const at = Math.min(units.length - 1, Math.max(0, Math.floor(Math.log2(bytes) / 10)))
   return `${Number((bytes / 2 ** (10 * at)).toPrecision(3))} ${units[at]}`
@@ -347,6 +348,38 @@ export function barChart({ title, notes = [], panels, theme }) {
   return drawing.end(y, title, notes.join(' '), theme)
 }
 
+/** Class of each line's fill and stroke: the first of ours has the colour it has in bars, no two others the same. */
+function lineTones(series) {
+  const ours = series.findIndex(({ tone }) => tone === 'ours')
+  return series.map((_, index) => {
+    if (index === ours) return { fill: 'ours', stroke: 'lours' }
+    const other = (ours >= 0 && ours < index ? index - 1 : index) % LINES.length
+    return { fill: `f${other}`, stroke: `s${other}` }
+  })
+}
+
+/** Share of the axis from the first to the last of these values. None at all has a place before the first of many. */
+export function spacing(xs) {
+  const some = xs.filter((x) => x > 0)
+  const isLog = spansDecades(some, 15)
+  const place = isLog ? (x) => Math.log10(x > 0 ? x : some[0] / 10) : (x) => x
+  const [first, last] = [place(xs[0]), place(xs.at(-1))]
+  return { isLog, at: (x) => (first === last ? 0.5 : (place(x) - first) / (last - first)) }
+}
+
+/** A line with its marks and whiskers. */
+function drawLine(drawing, points, index, { fill, stroke }) {
+  for (const { x, min, max } of points) {
+    drawing.line(x, min, x, max, stroke, THIN)
+    for (const end of [min, max]) drawing.line(x - 3, end, x + 3, end, stroke, THIN)
+  }
+  drawing.path(
+    points.map(({ x, median }) => [x, median]),
+    stroke,
+  )
+  for (const { x, median } of points) drawing.mark(x, median, index, fill)
+}
+
 /**
  * Lines over a growing quantity, with whiskers: `x` is `{ title, isBytes }`, `y` `{ title, better }`, series are
  * `{ label, tone, points }` with points `{ x, min, median, max }`. Axes are logarithmic where they span decades.
@@ -356,76 +389,42 @@ export function lineChart({ title, notes = [], x: across, y: up, series, theme }
   const points = series.flatMap((one) => one.points)
   const xs = [...new Set(points.map((point) => point.x))].sort((a, b) => a - b)
   const values = points.flatMap(({ min, median, max }) => [min, median, max])
-  const isLogX = spansDecades(xs, 15)
-  const isLogY = spansDecades(values)
-  let y = drawing.head(title, [
-    `${up.title} (${direction[up.better]}${isLogY ? ', logarithmic' : ''})`,
-    ...notes,
-  ])
-
-  const tones = new Map()
-  for (const { label, tone } of series) {
-    const others = [...tones.values()].filter((at) => at !== 'ours').length
-    const isFirst = tone === 'ours' && ![...tones.values()].includes('ours')
-    tones.set(label, isFirst ? 'ours' : others % LINES.length)
+  const scale = scaleOf(values, spansDecades(values))
+  const space = spacing(xs)
+  const about = `${up.title} (${direction[up.better]}${scale.isLog ? ', logarithmic' : ''})`
+  const tones = lineTones(series)
+  const below = drawing.head(title, [about, ...notes]) + 4
+  const names = series.map(({ label }) => label)
+  const sign = (x, y, index) => {
+    drawing.line(x, y, x + 18, y, tones[index].stroke, ' stroke-width="2"')
+    drawing.mark(x + 9, y, index, tones[index].fill)
   }
-  const fill = (label) => (tones.get(label) === 'ours' ? 'ours' : `f${tones.get(label)}`)
-  const stroke = (label) => (tones.get(label) === 'ours' ? 'lours' : `s${tones.get(label)}`)
+  const top = legend(drawing, below, names, sign) + 11
 
-  const labels = series.map(({ label }) => label)
-  y = legend(drawing, y + 4, labels, (x, middle, index) => {
-    drawing.line(x, middle, x + 18, middle, stroke(labels[index]), ' stroke-width="2"')
-    drawing.mark(x + 9, middle, index, fill(labels[index]))
-  })
-  y += 11
-
-  const scaleY = scaleOf(values, isLogY)
-  const left = EDGE + Math.max(...scaleY.ticks.map((tick) => textWidth(tickText(tick), SIZE.tick))) + 8
+  const left = EDGE + Math.max(...scale.ticks.map((tick) => textWidth(tickText(tick), SIZE.tick))) + 8
   const right = WIDTH - EDGE - 24
-  const top = y
   const bottom = top + 260
-  const py = (value) => bottom - (bottom - top) * scaleY.at(value)
-  for (const tick of scaleY.ticks) {
-    drawing.line(left, py(tick), right, py(tick), 'grid')
-    drawing.text(left - 8, py(tick) + 4, tickText(tick), { size: SIZE.tick, anchor: 'end', tone: 'mute' })
+  const toX = (value) => left + 18 + (right - left - 36) * space.at(value)
+  const toY = (value) => bottom - (bottom - top) * scale.at(value)
+  for (const tick of scale.ticks) {
+    drawing.line(left, toY(tick), right, toY(tick), 'grid')
+    drawing.text(left - 8, toY(tick) + 4, tickText(tick), { size: SIZE.tick, anchor: 'end', tone: 'mute' })
   }
-  const [first, last] = [xs[0], xs.at(-1)]
-  const share = (value) => {
-    if (first === last) return 0.5
-    if (isLogX) return Math.log(value / first) / Math.log(last / first)
-    return (value - first) / (last - first)
-  }
-  const px = (value) => left + 18 + (right - left - 36) * share(value)
   const asText = across.isBytes ? bytesText : tickText
-  // The ends are the most telling, so what is too near to the last one goes.
-  const ticks = roomy(xs.map((value) => ({ x: -px(value), text: asText(value) })).reverse(), SIZE.tick)
-  for (const { x: mirrored, text } of ticks) {
-    drawing.line(-mirrored, bottom, -mirrored, bottom + 5, 'grid')
-    drawing.text(-mirrored, bottom + 18, text, { size: SIZE.tick, anchor: 'middle', tone: 'mute' })
+  // From the right: the end tells the most, so what is too near to it goes.
+  const mirrored = xs.map((value) => ({ x: -toX(value), text: asText(value) })).reverse()
+  for (const { x, text } of roomy(mirrored, SIZE.tick)) {
+    drawing.line(-x, bottom, -x, bottom + 5, 'grid')
+    drawing.text(-x, bottom + 18, text, { size: SIZE.tick, anchor: 'middle', tone: 'mute' })
   }
-  const named = `${across.title}${isLogX ? ' (logarithmic)' : ''}`
+  const named = `${across.title}${space.isLog ? ' (logarithmic)' : ''}`
   drawing.text((left + right) / 2, bottom + 38, named, { anchor: 'middle' })
 
-  series.forEach(({ label, points: list }, index) => {
-    const sorted = [...list].sort((a, b) => a.x - b.x)
-    for (const point of sorted) {
-      drawing.line(
-        px(point.x),
-        py(point.min),
-        px(point.x),
-        py(point.max),
-        stroke(label),
-        ' stroke-width="1.5"',
-      )
-      for (const end of [point.min, point.max]) {
-        drawing.line(px(point.x) - 3, py(end), px(point.x) + 3, py(end), stroke(label), ' stroke-width="1.5"')
-      }
-    }
-    drawing.path(
-      sorted.map((point) => [px(point.x), py(point.median)]),
-      stroke(label),
-    )
-    for (const point of sorted) drawing.mark(px(point.x), py(point.median), index, fill(label))
+  series.forEach((one, index) => {
+    const placed = [...one.points]
+      .sort((a, b) => a.x - b.x)
+      .map(({ x, min, median, max }) => ({ x: toX(x), min: toY(min), median: toY(median), max: toY(max) }))
+    drawLine(drawing, placed, index, tones[index])
   })
   return drawing.end(bottom + 54, title, `${up.title} over ${across.title}. ${notes.join(' ')}`, theme)
 }

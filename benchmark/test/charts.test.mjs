@@ -6,6 +6,7 @@ import {
   fitted,
   lineChart,
   scaleOf,
+  spacing,
   spansDecades,
   textWidth,
   tickText,
@@ -88,7 +89,8 @@ test('numbers on axes', () => {
     '3 M',
     '2 G',
   ])
-  assert.deepEqual([16, 100, 1_024, 65_536, 1 << 20].map(bytesText), [
+  assert.deepEqual([0, 16, 100, 1_024, 65_536, 1 << 20].map(bytesText), [
+    '0 B',
     '16 B',
     '100 B',
     '1 KiB',
@@ -211,6 +213,15 @@ test('shares of a sum are parts of a whole in the chart of their load', () => {
   assert.equal(svg.match(/<rect class="f0"/g).length, 3)
   assert.equal(svg.match(/<rect class="f1"/g).length, 2)
   assert.doesNotMatch(charts(rows.filter(({ figure }) => !figure.includes('hub')))[0].draw(), /who has/)
+})
+
+test('what grows from nothing has its place before the first of many', () => {
+  const places = (xs) => xs.map((x) => Number(spacing(xs).at(x).toFixed(3)))
+  assert.deepEqual(places([1, 10, 1_000]), [0, 0.333, 1])
+  assert.deepEqual(places([0, 10, 100, 1_000]), [0, 0.333, 0.667, 1])
+  assert.deepEqual(places([0, 5, 10]), [0, 0.5, 1])
+  assert.deepEqual(places([7]), [0.5])
+  assert.deepEqual([spacing([0, 10]).isLog, spacing([0, 10, 1_000]).isLog], [false, true])
 })
 
 test('short names for loads that begin alike', () => {
