@@ -92,6 +92,9 @@ export function parse(args, known) {
   }
   const isWanted = (part) => values[part] || !(values.wire || values.node)
   const wanted = Object.fromEntries(Object.entries(known).filter(([part]) => isWanted(part)))
+  if (values.json !== undefined && !values.json.endsWith('.json')) {
+    throw new UsageError(`--json is a file that ends in .json, not ${values.json}`)
+  }
   const names = new Map()
   for (const text of positionals) {
     const found = find(wanted, text)
@@ -119,6 +122,12 @@ export function parse(args, known) {
     json: values.json,
     build: !values['no-build'],
   }
+}
+
+/** The command that measures the same; where its results go is nobody else's business. */
+export function commandOf(args) {
+  const same = args.filter((word, at) => !/^--json(=|$)/.test(word) && args[at - 1] !== '--json')
+  return ['npm run benchmark', ...(same.length > 0 ? ['--', ...same] : [])].join(' ')
 }
 
 /** The chosen peers, or undefined for all. */

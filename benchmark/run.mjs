@@ -5,14 +5,14 @@ import { createRequire } from 'node:module'
 import path from 'node:path'
 import process from 'node:process'
 import { fail, prepareNpm, requireTools, root, target } from '../.ci/prerequisites.mjs'
-import { knownText, parse, UsageError, usage } from './arguments.mjs'
+import { commandOf, knownText, parse, UsageError, usage } from './arguments.mjs'
 import { describe, rule, watch } from './conditions.mjs'
-import { evaluate, rowOf, summarise } from './evaluation.mjs'
+import { draw } from './drawing.mjs'
+import { rowOf } from './evaluation.mjs'
 import { rows as goalRows, parts as partTitles } from './goals.mjs'
 import * as node from './node.mjs'
-import { charts } from './plots.mjs'
 import { load, record, save } from './record.mjs'
-import { document, groups, preamble, summaryTable, table, tally } from './report.mjs'
+import { groups, preamble, summaryTable, table, tally } from './report.mjs'
 import * as wire from './wire.mjs'
 
 const results = path.join(root, 'benchmark', 'results')
@@ -28,25 +28,16 @@ function known(part, { workloads, workloadNames = Object.keys(workloads), peerNa
   return { workloads: workloadNames, rows, peers: peerNames, ours }
 }
 
-/** Draws a run's tables and charts beside its file: `NAME.md`, and the charts in the folder `NAME`. */
-function draw(file, run) {
-  const rows = evaluate(run)
-  const lines = summarise(run, rows)
+/** Draws the tables and charts of the run in `NAME.json` beside it. */
+function drawBeside(file) {
   const base = file.replace(/\.json$/, '')
-  const folder = path.basename(base)
-  const drawn = charts(rows, { ...goalRows.wire, ...goalRows.node })
+  const { rows, lines, files } = draw(load(file), path.basename(base))
   mkdirSync(base, { recursive: true })
   // A chart of a load that is gone would stay for ever.
   for (const old of readdirSync(base)) if (old.endsWith('.svg')) rmSync(path.join(base, old))
-  for (const { name, draw: text } of drawn) writeFileSync(path.join(base, `${name}.svg`), text())
-  const links = drawn.map(({ part, group, title, name }) => ({
-    part,
-    group,
-    title,
-    file: `${folder}/${name}.svg`,
-  }))
-  writeFileSync(`${base}.md`, document(run, rows, lines, links, path.basename(file)))
-  return { rows, lines, count: drawn.length, base }
+  for (const [name, text] of files) writeFileSync(path.join(path.dirname(base), name), text)
+  const shown = path.relative(root, base)
+  return { rows, lines, where: `${shown}.md, and ${files.size - 1} charts in ${shown}/` }
 }
 
 function publish(file) {
@@ -54,9 +45,8 @@ function publish(file) {
     load(file)
     if (file !== published) copyFileSync(file, published)
   }
-  const { lines, count, base } = draw(published, load(published))
-  const shown = path.relative(root, base)
-  console.log(`${shown}.md and ${count} charts in ${shown}/ drawn from ${shown}.json: ${tally(lines)}`)
+  const { lines, where } = drawBeside(published)
+  console.log(`${where}, drawn from published.json: ${tally(lines)}`)
 }
 
 /** Builds what Node measures; the path of our server, where a workload may need it. */
@@ -78,9 +68,8 @@ function prepareForNode(build) {
 async function measurePart(part, options) {
   try {
     if (part === 'wire') return { part, ...(await wire.measureWire(options)) }
-    const elbusd = prepareForNode(options.build)
     const { duration = 1, payload = 100 } = options
-    return { part, ...(await node.measureNode({ ...options, duration, payload, elbusd })) }
+    return { part, ...(await node.measureNode({ ...options, duration, payload })) }
   } catch (failure) {
     console.error(failure)
     return { part, about: {}, cases: [], samples: new Map(), loads: [], failure }
@@ -103,23 +92,28 @@ function show(run, { rows, lines }) {
 
 async function measure(plan) {
   if (plan.build) requireTools()
+  // First, so that what does not build ends no run half done.
+  const elbusd = plan.measure.node === undefined ? undefined : prepareForNode(plan.build)
   const begin = new Date()
   const stop = watch()
   const found = []
   for (const [part, chosen] of Object.entries(plan.measure)) {
-    found.push(await measurePart(part, { ...plan, ...chosen }))
+    found.push(await measurePart(part, { ...plan, ...chosen, elbusd }))
   }
   if (found.every(({ samples }) => samples.size === 0)) fail('nothing was measured')
-  const command = ['npm run benchmark', ...(args.length > 0 ? ['--', ...args] : [])].join(' ')
-  const run = record({ date: begin.toISOString(), command, conditions: stop(), results: found })
+  const run = record({
+    date: begin.toISOString(),
+    command: commandOf(args),
+    conditions: stop(),
+    results: found,
+  })
   const stamp = begin.toISOString().replace(/[:.]/g, '-')
   const file = plan.json ?? path.join(results, `${stamp}.json`)
   save(file, run)
-  // What is read is what was written, rounded as it is: drawn again it looks the same.
-  const drawn = draw(file, load(file))
+  // Drawn from the file, rounded as it is: drawn again it looks the same.
+  const drawn = drawBeside(file)
   show(run, drawn)
-  const where = path.relative(process.cwd(), drawn.base)
-  console.log(`\nall samples: ${where}.json; these tables: ${where}.md; ${drawn.count} charts: ${where}/`)
+  console.log(`\nall samples: ${path.relative(root, file)}; drawn from them: ${drawn.where}`)
   const failures = run.parts.filter(({ failure }) => failure !== undefined)
   for (const { part, failure } of failures) console.error(`${partTitles[part]}: ${failure}`)
   if (failures.length > 0) process.exitCode = 1

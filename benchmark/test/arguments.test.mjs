@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { knownText, parse, UsageError } from '../arguments.mjs'
+import { commandOf, knownText, parse, UsageError } from '../arguments.mjs'
 
 const known = {
   wire: {
@@ -72,6 +72,7 @@ test('one line for what is refused, with what there is', () => {
     ['--rounds 1.5', '--rounds is a whole number, not 1.5'],
     ['--rounds x', '--rounds is a number of at least 1, not x'],
     ['--duration 0', '--duration is a number of at least 0.1, not 0'],
+    ['--json results', '--json is a file that ends in .json, not results'],
     ['--publish a b', '--publish takes one file'],
   ]) {
     assert.throws(() => parse(line.split(' '), known), new UsageError(message), line)
@@ -87,4 +88,15 @@ peers of --wire: busrtd nats
 workloads of --node: one-way idle; or N1
 peers of --node: embedded hub nats`,
   )
+})
+
+test('a command without where its results went', () => {
+  for (const [line, wanted] of [
+    ['', 'npm run benchmark'],
+    ['--json a.json', 'npm run benchmark'],
+    ['n1 --json a.json --rounds 3', 'npm run benchmark -- n1 --rounds 3'],
+    ['n1 --json=a.json', 'npm run benchmark -- n1'],
+  ]) {
+    assert.equal(commandOf(line.split(' ').filter(Boolean)), wanted)
+  }
 })
