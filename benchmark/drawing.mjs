@@ -1,5 +1,6 @@
 // All files that are drawn from one run: its tables, and a folder of charts.
-import { evaluate, summarise } from './evaluation.mjs'
+import { summarise } from './conclusions.mjs'
+import { evaluate } from './evaluation.mjs'
 import { rows as goalRows } from './goals.mjs'
 import { charts } from './plots.mjs'
 import { document } from './report.mjs'

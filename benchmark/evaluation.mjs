@@ -1,6 +1,5 @@
 // What a run says: spreads, ratios to the references, and goals met, missed, not judged or not measured. Pure functions
-// of the data of record.mjs; report.mjs and plots.mjs show what comes of it.
-import { rows as goalRows } from './goals.mjs'
+// of the data of record.mjs; conclusions.mjs sums them up by goal, report.mjs and plots.mjs show them.
 import { digits, summary } from './statistics.mjs'
 
 /** Contestants that are ours where a load does not say so. In the wire part `elbusd` is the reference server. */
@@ -12,7 +11,7 @@ const STEADY = /\b([KMG]i)?B\b(?!\/s)|\bbytes\b/
 /** Rounds that have to agree before a busy machine says anything. */
 const ENOUGH = 3
 
-const listOf = (value) => (value === undefined ? [] : [value].flat())
+export const listOf = (value) => (value === undefined ? [] : [value].flat())
 
 /** What a figure is, and its unit: `messages, M/s`. */
 export function unitOf(title) {
@@ -51,7 +50,7 @@ export function goalText({ atLeast, atMost, of, flat }) {
 }
 
 /** What a part that failed says of a load, and of one contestant if given: its own line, or else the first. */
-function failureText({ failure }, load, name) {
+export function failureText({ failure }, load, name) {
   const lines = failure.split('\n')
   const own = lines.find((line) => line.includes(load) && (name === undefined || line.includes(name)))
   return own === undefined ? `no samples, as the run failed: ${lines[0]}` : `failed: ${own}`
@@ -67,42 +66,48 @@ function reasonFor(part, { load }, name) {
   return part.failure === undefined ? 'no samples' : failureText(part, load, name)
 }
 
-/** How one goal ended: the state, what was compared with whom, and why not if it was not. */
-function verdict(
-  goal,
-  { part, load, figure, median, ratios, best, peers, references, conditions, roundsOf },
-) {
-  const compare = (value) =>
-    (goal.atLeast === undefined ? value <= goal.atMost : value >= goal.atLeast) ? 'met' : 'missed'
-  if (goal.of !== undefined) {
-    // No goal of this contestant otherwise: over another transport, for instance.
-    const names = (goal.of === 'best' ? peers : listOf(goal.of)).filter(
-      (name) => references[name] !== undefined,
-    )
-    if (names.length === 0) return undefined
-    const found = goal.of === 'best' ? best : bestOf(ratios, names, figure)
-    if (found === undefined) {
-      const reason = names.map((name) => `${name}: ${reasonFor(part, load, name)}`).join('; ')
-      return { goal, state: 'not measured', reason }
-    }
-    const outcome = { goal, value: found.ratio, against: found.name, state: compare(found.ratio) }
-    if (conditions?.reason === undefined) return outcome
-    // What others take, they take from one side in one round and from the other in the next.
-    const values = roundsOf(found.name).filter(Number.isFinite)
-    const spread = summary(values)
-    if (values.length >= ENOUGH && compare(spread.min) === compare(spread.max)) return outcome
-    const seen =
-      values.length < ENOUGH
-        ? `${values.length} rounds`
-        : `rounds from ${digits(spread.min)} to ${digits(spread.max)}`
-    const reason = `${seen}, ${conditions.reason}`
-    return { ...outcome, state: 'not judged', reason }
-  }
+/** True if the value is what the goal asks for. */
+function isMet({ atLeast, atMost }, value) {
+  return atLeast === undefined ? value <= atMost : value >= atLeast
+}
+
+const stateOf = (goal, value) => (isMet(goal, value) ? 'met' : 'missed')
+
+/** How a goal in absolute figures ended. */
+function absoluteVerdict(goal, { figure, median, conditions }) {
   const isRelative = goal.isRatio === true || unitOf(figure.title).unit === '×'
   if (!isRelative && conditions?.reason !== undefined && !STEADY.test(figure.title)) {
     return { goal, value: median, state: 'not judged', reason: conditions.reason }
   }
-  return { goal, value: median, state: compare(median) }
+  return { goal, value: median, state: stateOf(goal, median) }
+}
+
+/** How a goal beside others ended, or undefined if it is none of this contestant: over another transport, say. */
+function ratioVerdict(goal, { part, load, figure, ratios, best, peers, references, conditions, roundsOf }) {
+  const meant = goal.of === 'best' ? peers : listOf(goal.of)
+  const names = meant.filter((name) => references[name] !== undefined)
+  if (names.length === 0) return undefined
+  const found = goal.of === 'best' ? best : bestOf(ratios, names, figure)
+  if (found === undefined) {
+    const reason = names.map((name) => `${name}: ${reasonFor(part, load, name)}`).join('; ')
+    return { goal, state: 'not measured', reason }
+  }
+  const outcome = { goal, value: found.ratio, against: found.name, state: stateOf(goal, found.ratio) }
+  const doubt = conditions?.reason === undefined ? undefined : doubtOf(goal, roundsOf(found.name))
+  return doubt === undefined
+    ? outcome
+    : { ...outcome, state: 'not judged', reason: `${doubt}, ${conditions.reason}` }
+}
+
+/**
+ * Why the ratios of single rounds do not bear a verdict, or undefined if they do. What others take of a busy machine,
+ * they take from one side in one round and from the other in the next.
+ */
+function doubtOf(goal, rounds) {
+  const values = rounds.filter(Number.isFinite)
+  if (values.length < ENOUGH) return `${values.length} rounds`
+  const { min, max } = summary(values)
+  return isMet(goal, min) === isMet(goal, max) ? undefined : `rounds from ${digits(min)} to ${digits(max)}`
 }
 
 /** The reference that is hardest to beat: the greatest of what should be great, the least of all else. */
@@ -119,53 +124,54 @@ function bestOf(ratios, names, figure) {
   return best
 }
 
-/** All figures of one load and part. */
+/** How a contestant stands beside its references in one figure: the ratios of the medians, and the best peer. */
+function relate({ part, load, key, figure, floors }, contestant) {
+  const valuesOf = (name) => (load.samples[name] ?? []).map((sample) => sample[key])
+  const references = load.references[contestant] ?? {}
+  const peers = Object.keys(references).filter(
+    (name) => !isOurs(part, load, references[name]) && !floors.includes(name),
+  )
+  const own = summary(valuesOf(contestant))?.median
+  const ratios = {}
+  for (const [name, reference] of Object.entries(references)) {
+    const against = summary(valuesOf(reference))?.median
+    if (against && reference !== contestant) ratios[name] = own / against
+  }
+  const roundsOf = (name) => {
+    const theirs = valuesOf(references[name])
+    return valuesOf(contestant).map((value, round) => value / theirs[round])
+  }
+  return { references, peers, ratios, best: bestOf(ratios, peers, figure), roundsOf }
+}
+
+/** One figure of one contestant, or undefined where no round gave it. */
+function evaluateFigure({ part, load, key, figure, conditions, floors }, contestant) {
+  const spread = summary((load.samples[contestant] ?? []).map((sample) => sample[key]))
+  if (spread === undefined) return undefined
+  const relation = relate({ part, load, key, figure, floors }, contestant)
+  const facts = { part, load, figure, median: spread.median, conditions, ...relation }
+  const ours = isOurs(part, load, contestant)
+  const goals = listOf(figure.goal)
+    .filter((goal) => (goal.for === undefined ? ours : goal.for.includes(contestant.split(' ')[0])))
+    .map((goal) => (goal.of === undefined ? absoluteVerdict(goal, facts) : ratioVerdict(goal, facts)))
+    .filter((outcome) => outcome !== undefined)
+  const { load: title, id, growth } = load
+  const { ratios, best } = relation
+  return {
+    ...{ part: part.part, id, load: title, growth, key, figure: figure.title, better: betterOf(figure) },
+    ...{ contestant, ours, floor: floors.includes(contestant), ...spread, ratios, best, goals },
+  }
+}
+
+/** All figures of one load. */
 function evaluateLoad(part, load, conditions) {
   const floors = load.floors ?? ['relay']
-  const rows = []
-  for (const [key, figure] of Object.entries(load.figures)) {
-    const spreadOf = (contestant) => summary((load.samples[contestant] ?? []).map((sample) => sample[key]))
-    for (const contestant of load.contestants) {
-      const spread = spreadOf(contestant)
-      if (spread === undefined) continue
-      const { median } = spread
-      const references = load.references[contestant] ?? {}
-      const ratios = {}
-      const peers = []
-      for (const [name, reference] of Object.entries(references)) {
-        if (!isOurs(part, load, reference) && !floors.includes(name)) peers.push(name)
-        const against = spreadOf(reference)?.median
-        if (against !== undefined && against !== 0 && reference !== contestant)
-          ratios[name] = median / against
-      }
-      const best = bestOf(ratios, peers, figure)
-      const ours = isOurs(part, load, contestant)
-      const valuesOf = (name) => (load.samples[name] ?? []).map((sample) => sample[key])
-      const roundsOf = (name) => {
-        const theirs = valuesOf(references[name])
-        return valuesOf(contestant).map((value, round) => value / theirs[round])
-      }
-      const facts = { part, load, figure, median, ratios, best, peers, references, conditions, roundsOf }
-      const goals = listOf(figure.goal)
-        .filter((goal) => (goal.for === undefined ? ours : goal.for.includes(contestant.split(' ')[0])))
-        .map((goal) => verdict(goal, facts))
-        .filter((outcome) => outcome !== undefined)
-      const { load: title, id, growth } = load
-      const better = betterOf(figure)
-      const named = {
-        part: part.part,
-        id,
-        load: title,
-        key,
-        figure: figure.title,
-        better,
-        growth,
-        contestant,
-      }
-      rows.push({ ...named, ours, floor: floors.includes(contestant), ...spread, ratios, best, goals })
-    }
-  }
-  return rows
+  return Object.entries(load.figures).flatMap(([key, figure]) => {
+    const facts = { part, load, key, figure, conditions, floors }
+    return load.contestants
+      .map((contestant) => evaluateFigure(facts, contestant))
+      .filter((row) => row !== undefined)
+  })
 }
 
 /** Least, middle and greatest of each figure, its relation to the references, and how its goals ended. */
@@ -178,73 +184,7 @@ export function rowOf({ id, load }) {
   return id ?? load.match(/^[SN]\d+/)?.[0]
 }
 
-/** Why a row of the goals has no figure in this run. */
-function reasonForRow(run, kind, number) {
-  const part = run.parts.find((one) => one.part === kind)
-  if (part === undefined) return 'not part of this run'
-  if (!part.cases.some((load) => rowOf(load) === number)) return part.failure ?? 'not part of this run'
-  return part.failure === undefined ? 'no samples' : failureText(part, `${number} `)
-}
-
-/**
- * Every row of the goals: its goals and how they ended, or its figures where it has none, or why it was not measured.
- */
-export function summarise(run, rows = evaluate(run)) {
-  const lines = []
-  for (const [kind, numbers] of Object.entries(goalRows)) {
-    for (const [number, about] of Object.entries(numbers)) {
-      const here = rows.filter((row) => row.part === kind && rowOf(row) === number && row.ours)
-      if (here.length === 0) {
-        lines.push({ number, about, state: 'not measured', reason: reasonForRow(run, kind, number) })
-      }
-      const judged = here.filter((row) => row.goals.length > 0)
-      const growing = here.filter((row) => row.growth !== undefined && !isShare(row.figure))
-      const rising = curves(growing, run.conditions)
-      // Without a goal in this run the first figure of each load stands for it; a curve stands for its loads.
-      const firsts = here.filter((row) => row.key === firstKey(run, row))
-      const plain = firsts.filter((row) => row.growth === undefined || rising.length === 0)
-      for (const row of judged.length > 0 ? judged : plain) {
-        const outcomes = row.goals.length > 0 ? row.goals : [{ state: 'no goal' }]
-        for (const outcome of outcomes) lines.push({ number, about, row, ...outcome })
-      }
-      for (const outcome of rising) lines.push({ number, about, ...outcome })
-    }
-  }
-  return lines
-}
-
-function firstKey({ parts }, { part, load }) {
-  const found = parts.find((one) => one.part === part)?.cases.find((one) => one.load === load)
-  return Object.keys(found?.figures ?? {})[0]
-}
-
 /** What the loads of a curve have in common. */
 export function curveOf(row) {
   return row.growth.curve ?? `${rowOf(row) ?? ''} growth with ${row.growth.of}`.trim()
-}
-
-/**
- * How far each curve of ours rises: the greatest of its medians by the least. `growth.flat` has the most that may be,
- * by figure; a figure that is not named there has no goal, and is not in the summary.
- */
-function curves(rows, conditions) {
-  const found = new Map()
-  for (const row of rows) {
-    if (row.growth.flat?.[row.key] === undefined) continue
-    const key = `${curveOf(row)}\n${row.key}\n${row.contestant}`
-    found.set(key, [...(found.get(key) ?? []), row])
-  }
-  return [...found.values()].flatMap((points) => {
-    const { min, max } = summary(points.map(({ median }) => median)) ?? {}
-    const [{ growth, key, figure, contestant }] = points
-    const goal = { flat: growth.flat[key] }
-    const row = { load: curveOf(points[0]), figure, contestant, ours: true }
-    if (points.length < 2 || min === 0)
-      return [{ row, goal, state: 'not measured', reason: 'less than two points' }]
-    const value = max / min
-    if (conditions?.reason !== undefined) {
-      return [{ row, goal, value, state: 'not judged', reason: conditions.reason }]
-    }
-    return [{ row, goal, value, state: value <= goal.flat ? 'met' : 'missed' }]
-  })
 }

@@ -1,5 +1,5 @@
 // `npm run benchmark`: measures over the wire, then from Node, and shows both: the command's words are in arguments.mjs,
-// what is measured in wire.mjs and node.mjs, what comes of it in evaluation.mjs, report.mjs and plots.mjs.
+// what is measured in wire.mjs and node.mjs, what comes of it in evaluation.mjs, conclusions.mjs and report.mjs.
 import { copyFileSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import path from 'node:path'

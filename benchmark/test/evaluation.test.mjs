@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { betterOf, evaluate, goalText, summarise, unitOf } from '../evaluation.mjs'
+import { summarise } from '../conclusions.mjs'
+import { betterOf, evaluate, goalText, unitOf } from '../evaluation.mjs'
 import { record } from '../record.mjs'
 import { digits, summary } from '../statistics.mjs'
 import { busy, load, quiet, result, results, rounds } from './fixture.mjs'
@@ -235,6 +236,25 @@ test('growth is flat or not', () => {
     [
       ['S10 0', 'no goal'],
       ['S10 1', 'no goal'],
+    ],
+  )
+})
+
+test('a load that failed is missed beside one that did not', () => {
+  const figure = { title: 'p50, µs', goal: { atMost: 2 } }
+  const loads = [
+    load({ title: 'N2 a', figure, samples: { 'in process': rounds(1) } }),
+    load({ title: 'N2 b', figure, samples: { 'in process': undefined } }),
+  ]
+  const failure = new Error('round 1: N2 b, in process: ended')
+  const lines = summarise(runOf([result('node', loads, { failure })]))
+  assert.deepEqual(
+    lines
+      .filter(({ number }) => number === 'N2')
+      .map(({ row, state, reason }) => [row.load, reason ?? state]),
+    [
+      ['N2 a', 'met'],
+      ['N2 b', 'failed: round 1: N2 b, in process: ended'],
     ],
   )
 })

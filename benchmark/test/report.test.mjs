@@ -3,7 +3,8 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { test } from 'node:test'
-import { evaluate, summarise } from '../evaluation.mjs'
+import { summarise } from '../conclusions.mjs'
+import { evaluate } from '../evaluation.mjs'
 import { asText, load, record, save } from '../record.mjs'
 import {
   document,
