@@ -8,7 +8,7 @@ npm run benchmark -- --publish [FILE]           draws results/published.* anew, 
   --wire, --node  one of the two parts
   --peers A,B     only these peers beside ours, or beside those of ours that are named; \`none\` for ours alone (all)
   --rounds N      times each is measured, in turns (5)
-  --duration S    seconds of a measured phase (each workload's own)
+  --duration S    seconds of a measured phase (each part's own)
   --payload N     bytes, where a workload does not say (100)
   --json FILE     where all samples go, tables and charts beside it (benchmark/results/TIME.json)
   --no-build      measures what is built already

@@ -1,8 +1,7 @@
 // How every row of the goals ended in a run: a line for each goal, a line for what has none, and the reason for what was
 // not measured. The figures come from evaluation.mjs, the rows from goals.mjs.
-import { curveOf, evaluate, failureText, isShare, listOf, rowOf } from './evaluation.mjs'
+import { evaluate, failureText, listOf, rowOf } from './evaluation.mjs'
 import { rows as goalRows } from './goals.mjs'
-import { summary } from './statistics.mjs'
 
 /** Why a row of the goals has no figure in this run. */
 function reasonForRow(part, number) {
@@ -29,21 +28,14 @@ function lostGoals(part, cases, here) {
 }
 
 /** The lines of one row of the goals that was measured. */
-function linesOf(part, number, here, conditions) {
+function linesOf(part, number, here) {
   const cases = part.cases.filter((load) => rowOf(load) === number)
-  const judged = here.filter((row) => row.goals.length > 0)
-  const growing = here.filter((row) => row.growth !== undefined && !isShare(row.figure))
-  const rising = curves(growing, conditions)
-  // Without a goal in this run the first figure of each load stands for it; a curve stands for its loads.
+  const judged = here.flatMap((row) => row.goals.map((outcome) => ({ row, ...outcome })))
+  // Without a goal in this run the first figure of each load stands for it.
   const firstKeys = new Map(cases.map(({ load, figures }) => [load, Object.keys(figures)[0]]))
   const firsts = here.filter((row) => row.key === firstKeys.get(row.load))
-  const plain = firsts.filter((row) => row.growth === undefined || rising.length === 0)
-  const single = judged.flatMap((row) => row.goals.map((outcome) => ({ row, ...outcome })))
-  return [
-    ...(judged.length > 0 ? single : plain.map((row) => ({ row, state: 'no goal' }))),
-    ...lostGoals(part, cases, here),
-    ...rising,
-  ]
+  const shown = judged.length > 0 ? judged : firsts.map((row) => ({ row, state: 'no goal' }))
+  return [...shown, ...lostGoals(part, cases, here)]
 }
 
 /**
@@ -57,36 +49,10 @@ export function summarise(run, rows = evaluate(run)) {
       const here = rows.filter((row) => row.part === kind && rowOf(row) === number && row.ours)
       const found =
         here.length > 0
-          ? linesOf(part, number, here, run.conditions)
+          ? linesOf(part, number, here)
           : [{ state: 'not measured', reason: reasonForRow(part, number) }]
       lines.push(...found.map((line) => ({ number, about, ...line })))
     }
   }
   return lines
-}
-
-/**
- * How far each curve of ours rises: the greatest of its medians by the least. `growth.flat` has the most that may be,
- * by figure; a figure that is not named there has no goal, and is not in the summary.
- */
-function curves(rows, conditions) {
-  const found = new Map()
-  for (const row of rows) {
-    if (row.growth.flat?.[row.key] === undefined) continue
-    const key = `${curveOf(row)}\n${row.key}\n${row.contestant}`
-    found.set(key, [...(found.get(key) ?? []), row])
-  }
-  return [...found.values()].flatMap((points) => {
-    const { min, max } = summary(points.map(({ median }) => median)) ?? {}
-    const [{ growth, key, figure, contestant }] = points
-    const goal = { flat: growth.flat[key] }
-    const row = { load: curveOf(points[0]), figure, contestant, ours: true }
-    if (points.length < 2 || min === 0)
-      return [{ row, goal, state: 'not measured', reason: 'less than two points' }]
-    const value = max / min
-    if (conditions?.reason !== undefined) {
-      return [{ row, goal, value, state: 'not judged', reason: conditions.reason }]
-    }
-    return [{ row, goal, value, state: value <= goal.flat ? 'met' : 'missed' }]
-  })
 }

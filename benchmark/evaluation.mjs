@@ -38,8 +38,7 @@ function isOurs({ part }, { ours, contestants }, contestant) {
   return contestants.length === 1 || OURS[part].test(contestant)
 }
 
-export function goalText({ atLeast, atMost, of, flat }) {
-  if (flat !== undefined) return `greatest ≤ ${flat} × least`
+export function goalText({ atLeast, atMost, of }) {
   const names = listOf(of)
   const several = of === 'best' ? 'the best peer' : `the best of ${names.join(', ')}`
   const against = of === undefined ? '' : ` × ${names.length === 1 && of !== 'best' ? of : several}`
@@ -182,9 +181,4 @@ export function evaluate({ parts, conditions }) {
 /** The row of the goals a load belongs to: its own word, or the first of its title. */
 export function rowOf({ id, load }) {
   return id ?? load.match(/^[SN]\d+/)?.[0]
-}
-
-/** What the loads of a curve have in common. */
-export function curveOf(row) {
-  return row.growth.curve ?? `${rowOf(row) ?? ''} growth with ${row.growth.of}`.trim()
 }

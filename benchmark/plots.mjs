@@ -1,7 +1,7 @@
 // Which charts show a run: growth as lines, one load with several contestants as bars, and loads of ours alone together
 // as bars. charts.mjs draws them.
 import { barChart, lineChart } from './charts.mjs'
-import { curveOf, goalText, isShare, rowOf, unitOf } from './evaluation.mjs'
+import { goalText, isShare, rowOf, unitOf } from './evaluation.mjs'
 import { digits } from './statistics.mjs'
 
 /** A name for a file that says what is in it. */
@@ -123,6 +123,11 @@ function withNumber(row) {
   const number = rowOf(row)
   const isKnown = !/^[SN]\d+$/.test(number ?? '') || row.load.startsWith(`${number} `)
   return isKnown ? row.load : `${number} ${row.load}`
+}
+
+/** What the loads of a curve have in common. */
+function curveOf(row) {
+  return row.growth.curve ?? `${rowOf(row) ?? ''} growth with ${row.growth.of}`.trim()
 }
 
 /** One figure over what grows; a line for each contestant. A single point is no growth. */

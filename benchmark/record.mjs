@@ -25,7 +25,7 @@ function plainPart({ part, about, settings, cases, samples, loads, missing, fail
       return {
         load,
         id,
-        figures,
+        figures: plainFigures(figures),
         growth,
         ours,
         floors,
@@ -35,6 +35,13 @@ function plainPart({ part, about, settings, cases, samples, loads, missing, fail
       }
     }),
   }
+}
+
+/** What is shown of figures; how they were made of measurements is not. */
+function plainFigures(figures) {
+  return Object.fromEntries(
+    Object.entries(figures).map(([key, { title, goal, better }]) => [key, { title, goal, better }]),
+  )
 }
 
 /** A run of one or both parts. */

@@ -111,7 +111,6 @@ export function summaryTable(lines) {
 
 /** What a goal compares, or else where the row stands beside the best peer. */
 function ratioText({ row, goal, value, against }) {
-  if (goal?.flat !== undefined) return value === undefined ? '' : `${digits(value)} × least`
   if (goal?.of !== undefined) return value === undefined ? '' : `${digits(value)} × ${against}`
   return row?.best === undefined ? '' : `${digits(row.best.ratio)} × ${row.best.name}`
 }

@@ -68,8 +68,7 @@ function prepareForNode(build) {
 async function measurePart(part, options) {
   try {
     if (part === 'wire') return { part, ...(await wire.measureWire(options)) }
-    const { duration = 1, payload = 100 } = options
-    return { part, ...(await node.measureNode({ ...options, duration, payload })) }
+    return { part, ...(await node.measureNode(options)) }
   } catch (failure) {
     console.error(failure)
     return { part, about: {}, cases: [], samples: new Map(), loads: [], failure }
