@@ -1,21 +1,21 @@
 // How every row of the goals ended in a run: a line for each goal, a line for what has none, and the reason for what was
 // not measured. The figures come from evaluation.mjs, the rows from goals.mjs.
-import { evaluate, failureText, listOf, rowOf } from './evaluation.mjs'
+import { evaluate, listOf, reasonForOurs, rowOf } from './evaluation.mjs'
 import { rows as goalRows } from './goals.mjs'
 
 /** Why a row of the goals has no figure in this run. */
 function reasonForRow(part, number) {
   if (part === undefined) return 'not part of this run'
-  const isAsked = part.cases.some((load) => rowOf(load) === number)
-  if (!isAsked) return part.failure ?? 'not part of this run'
-  return part.failure === undefined ? 'no samples' : failureText(part, `${number} `)
+  const asked = part.cases.filter((load) => rowOf(load) === number)
+  if (asked.length === 0) return part.failure ?? 'not part of this run'
+  return reasonForOurs(part, asked[0])
 }
 
 /** The goals of loads of which nothing of ours was measured, though others of their row were. */
 function lostGoals(part, cases, here) {
   const lost = cases.filter(({ load }) => !here.some((row) => row.load === load))
   return lost.flatMap((one) => {
-    const reason = part.failure === undefined ? 'no samples' : failureText(part, one.load)
+    const reason = reasonForOurs(part, one)
     return Object.values(one.figures).flatMap(({ title, goal }) =>
       listOf(goal).map((each) => ({
         row: { load: one.load, figure: title },

@@ -33,9 +33,8 @@ export function isShare(title) {
 }
 
 /** True if this contestant of a load is ours. */
-function isOurs({ part }, { ours, contestants }, contestant) {
-  if (ours !== undefined) return ours.includes(contestant)
-  return contestants.length === 1 || OURS[part].test(contestant)
+function isOurs({ part }, { ours }, contestant) {
+  return ours === undefined ? OURS[part].test(contestant) : ours.includes(contestant)
 }
 
 export function goalText({ atLeast, atMost, of }) {
@@ -48,13 +47,6 @@ export function goalText({ atLeast, atMost, of }) {
   return `${atLeast === undefined ? '≤' : '≥'} ${written}${against}`
 }
 
-/** What a part that failed says of a load, and of one contestant if given: its own line, or else the first. */
-export function failureText({ failure }, load, name) {
-  const lines = failure.split('\n')
-  const own = lines.find((line) => line.includes(load) && (name === undefined || line.includes(name)))
-  return own === undefined ? `no samples, as the run failed: ${lines[0]}` : `failed: ${own}`
-}
-
 /** Why there is nothing of a contestant or reference. */
 function reasonFor(part, { load }, name) {
   const [peer] = name.split(' ')
@@ -62,7 +54,10 @@ function reasonFor(part, { load }, name) {
   if (missing !== undefined) return missing
   const peers = part.settings?.peers
   if (peers !== undefined && !peers.includes(peer)) return 'left out by --peers'
-  return part.failure === undefined ? 'no samples' : failureText(part, load, name)
+  const lines = part.failure?.split('\n') ?? []
+  const own = lines.find((line) => line.includes(load) && line.includes(name))
+  if (own !== undefined) return `failed: ${own}`
+  return lines.length > 0 ? `no samples, as the run failed: ${lines[0]}` : 'no samples'
 }
 
 /** True if the value is what the goal asks for. */
@@ -72,13 +67,12 @@ function isMet({ atLeast, atMost }, value) {
 
 const stateOf = (goal, value) => (isMet(goal, value) ? 'met' : 'missed')
 
-/** How a goal in absolute figures ended. */
-function absoluteVerdict(goal, { figure, median, conditions }) {
-  const isRelative = goal.isRatio === true || unitOf(figure.title).unit === '×'
-  if (!isRelative && conditions?.reason !== undefined && !STEADY.test(figure.title)) {
-    return { goal, value: median, state: 'not judged', reason: conditions.reason }
-  }
-  return { goal, value: median, state: stateOf(goal, median) }
+/** How a goal in figures ended; one that is a ratio by itself is judged as ratios are. */
+function ownVerdict(goal, { figure, median, conditions, values }) {
+  const outcome = { goal, value: median, state: stateOf(goal, median) }
+  if (conditions?.reason === undefined || STEADY.test(figure.title)) return outcome
+  if (goal.isRatio || unitOf(figure.title).unit === '×') return unlessDoubted(outcome, values, conditions)
+  return { ...outcome, state: 'not judged', reason: conditions.reason }
 }
 
 /** How a goal beside others ended, or undefined if it is none of this contestant: over another transport, say. */
@@ -92,10 +86,14 @@ function ratioVerdict(goal, { part, load, figure, ratios, best, peers, reference
     return { goal, state: 'not measured', reason }
   }
   const outcome = { goal, value: found.ratio, against: found.name, state: stateOf(goal, found.ratio) }
-  const doubt = conditions?.reason === undefined ? undefined : doubtOf(goal, roundsOf(found.name))
-  return doubt === undefined
-    ? outcome
-    : { ...outcome, state: 'not judged', reason: `${doubt}, ${conditions.reason}` }
+  return unlessDoubted(outcome, roundsOf(found.name), conditions)
+}
+
+/** The outcome, or on a machine that was not quiet why it is none. */
+function unlessDoubted(outcome, rounds, conditions) {
+  const doubt = conditions?.reason === undefined ? undefined : doubtOf(outcome.goal, rounds)
+  if (doubt === undefined) return outcome
+  return { ...outcome, state: 'not judged', reason: `${doubt}, ${conditions.reason}` }
 }
 
 /**
@@ -145,14 +143,15 @@ function relate({ part, load, key, figure, floors }, contestant) {
 
 /** One figure of one contestant, or undefined where no round gave it. */
 function evaluateFigure({ part, load, key, figure, conditions, floors }, contestant) {
-  const spread = summary((load.samples[contestant] ?? []).map((sample) => sample[key]))
+  const values = (load.samples[contestant] ?? []).map((sample) => sample[key])
+  const spread = summary(values)
   if (spread === undefined) return undefined
   const relation = relate({ part, load, key, figure, floors }, contestant)
-  const facts = { part, load, figure, median: spread.median, conditions, ...relation }
+  const facts = { part, load, figure, values, median: spread.median, conditions, ...relation }
   const ours = isOurs(part, load, contestant)
   const goals = listOf(figure.goal)
     .filter((goal) => (goal.for === undefined ? ours : goal.for.includes(contestant.split(' ')[0])))
-    .map((goal) => (goal.of === undefined ? absoluteVerdict(goal, facts) : ratioVerdict(goal, facts)))
+    .map((goal) => (goal.of === undefined ? ownVerdict(goal, facts) : ratioVerdict(goal, facts)))
     .filter((outcome) => outcome !== undefined)
   const { load: title, id, growth } = load
   const { ratios, best } = relation
@@ -181,4 +180,14 @@ export function evaluate({ parts, conditions }) {
 /** The row of the goals a load belongs to: its own word, or the first of its title. */
 export function rowOf({ id, load }) {
   return id ?? load.match(/^[SN]\d+/)?.[0]
+}
+
+/** Why nothing of ours was measured in a load. */
+export function reasonForOurs(part, { load }) {
+  const lines = part.failure?.split('\n') ?? []
+  const own = lines.find((line) => line.includes(load))
+  if (own !== undefined) return `failed: ${own}`
+  // What a load needs of ours may be what is missing: a program, or an option of it.
+  const missing = Object.entries(part.missing ?? {}).find(([name]) => OURS[part.part].test(name))
+  return missing?.[1] ?? (lines.length > 0 ? `no samples, as the run failed: ${lines[0]}` : 'no samples')
 }

@@ -105,7 +105,10 @@ test('who is ours', () => {
   assert.deepEqual(ours('wire'), ['ours tcp'])
   assert.deepEqual(ours('node'), ['elbusd', 'ours tcp', 'embedded tcp'])
   assert.deepEqual(ours('node', { ours: ['nats'] }), ['nats'])
-  assert.deepEqual(ours('node', { samples: { anything: rounds(1) } }), ['anything'])
+  assert.deepEqual(ours('wire', { samples: { 'busrtd unix': rounds(1) } }), [])
+  assert.deepEqual(ours('node', { samples: { 'in process': rounds(1), EventEmitter: rounds(1) } }), [
+    'in process',
+  ])
 })
 
 const states = (row) => row.goals.map(({ state }) => state)
@@ -134,11 +137,18 @@ test('goals in figures', () => {
     ['throughput, MiB/s', 'not judged'],
     ['memory per client, KiB', 'met'],
     ['memory per mask, B', 'met'],
-    ['CPU beside no masks, ×', 'met'],
+    ['CPU beside no masks, ×', 'not judged'],
   ]) {
     assert.equal(state({ atMost: 8 }, 1, title, busy), wanted, title)
   }
-  assert.equal(state({ atMost: 8, isRatio: true }, 1, 'slower by, %', busy), 'met')
+  for (const [values, wanted] of [
+    [[1, 2, 3], 'met'],
+    [[1, 2, 9], 'not judged'],
+  ]) {
+    const figure = { title: 'slower by, %', goal: { atMost: 8, isRatio: true } }
+    const [row] = rowsOf('wire', { figure, samples: { ours: rounds(...values) } }, busy)
+    assert.deepEqual(states(row), [wanted])
+  }
 })
 
 test('what is not judged says why', () => {
@@ -213,6 +223,11 @@ test('a load that failed is missed beside one that did not', () => {
       ['N2 b', 'failed: round 1: N2 b, in process: ended'],
     ],
   )
+  const missing = { hub: 'no hub', 'ours-poll': 'this elbusd has no option --poll' }
+  const option = summarise(
+    runOf([result('wire', [{ ...loads[1], load: { ...loads[1].load, id: 'S5' } }], { missing })]),
+  )
+  assert.equal(option.find(({ number }) => number === 'S5').reason, 'this elbusd has no option --poll')
 })
 
 test('the summary has every row of the goals, with a figure or a reason', () => {
