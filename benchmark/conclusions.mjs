@@ -7,7 +7,9 @@ import { rows as goalRows } from './goals.mjs'
 function reasonForRow(part, number) {
   if (part === undefined) return 'not part of this run'
   const asked = part.cases.filter((load) => rowOf(load) === number)
-  if (asked.length === 0) return part.failure ?? 'not part of this run'
+  // Where nothing could be asked for at all, the failure is why.
+  if (part.cases.length === 0 && part.failure !== undefined) return part.failure.split('\n', 1)[0]
+  if (asked.length === 0) return 'not part of this run'
   return reasonForOurs(part, asked[0])
 }
 

@@ -86,6 +86,9 @@ function ratioVerdict(goal, { part, load, figure, ratios, best, peers, reference
     return { goal, state: 'not measured', reason }
   }
   const outcome = { goal, value: found.ratio, against: found.name, state: stateOf(goal, found.ratio) }
+  // The best of those that are there is not the best of all.
+  const absent = names.filter((name) => ratios[name] === undefined)
+  if (absent.length > 0) outcome.reason = `without ${absent.join(', ')}`
   return unlessDoubted(outcome, roundsOf(found.name), conditions)
 }
 
@@ -102,7 +105,7 @@ function unlessDoubted(outcome, rounds, conditions) {
  */
 function doubtOf(goal, rounds) {
   const values = rounds.filter(Number.isFinite)
-  if (values.length < ENOUGH) return `${values.length} rounds`
+  if (values.length < ENOUGH) return values.length === 1 ? 'one round' : `${values.length} rounds`
   const { min, max } = summary(values)
   return isMet(goal, min) === isMet(goal, max) ? undefined : `rounds from ${digits(min)} to ${digits(max)}`
 }

@@ -10,7 +10,8 @@ const ratio = (value) => (value === undefined ? '' : digits(value))
 function outcomeText({ goal, value, against, state, reason }) {
   if (goal === undefined) return state
   if (state === 'not judged' || state === 'not measured') return `${goalText(goal)}: ${state}: ${reason}`
-  return `${goalText(goal)}: ${state}${goal.of === undefined ? '' : ` (${digits(value)} × ${against})`}`
+  const compared = goal.of === undefined ? '' : ` (${digits(value)} × ${against})`
+  return `${goalText(goal)}: ${state}${compared}${reason === undefined ? '' : `, ${reason}`}`
 }
 
 /** A table in Markdown that can be read as it is. A bar in a cell would end it. */

@@ -167,7 +167,7 @@ test('goals in ratios are judged on any machine, where the peer was measured', (
     return rows.map((row) => row.goals.map(({ state, reason }) => reason ?? state).join())
   }
   assert.deepEqual(ended({ atLeast: 2, of: 'hub' }), ['met', 'met', ''])
-  assert.deepEqual(ended({ atLeast: 2.1, of: 'best' }), ['missed', 'missed', ''])
+  assert.deepEqual(ended({ atLeast: 2.1, of: 'best' }), ['without nats', 'missed', ''])
   // The goal beside nats is none of what has no nats beside it.
   assert.deepEqual(ended({ atLeast: 1, of: 'nats' }), ['nats: no samples', '', ''])
   assert.deepEqual(ended({ atLeast: 1, of: 'nats' }, { missing: { nats: 'apt-get install' } }), [
@@ -179,8 +179,8 @@ test('goals in ratios are judged on any machine, where the peer was measured', (
   assert.deepEqual(ended({ atLeast: 1, of: 'nats' }, left), ['nats: left out by --peers', '', ''])
   const failed = { failure: new Error('round 1: X load, hub: a\nround 1: X load, nats: b') }
   assert.deepEqual(ended({ atLeast: 1, of: 'nats' }, failed)[0], 'nats: failed: round 1: X load, nats: b')
-  // Of several that are meant, the hardest one that is there.
-  assert.deepEqual(ended({ atLeast: 2, of: ['nats', 'hub'] }), ['met', 'met', ''])
+  // Of several that are meant, the hardest one that is there; who is not there is named.
+  assert.deepEqual(ended({ atLeast: 2, of: ['nats', 'hub'] }), ['without nats', 'met', ''])
 })
 
 test('a busy machine has a verdict on a ratio only where all rounds agree', () => {
@@ -228,6 +228,14 @@ test('a load that failed is missed beside one that did not', () => {
     runOf([result('wire', [{ ...loads[1], load: { ...loads[1].load, id: 'S5' } }], { missing })]),
   )
   assert.equal(option.find(({ number }) => number === 'S5').reason, 'this elbusd has no option --poll')
+})
+
+test('a part that did not begin says so in each of its rows, one that did says what it was not asked for', () => {
+  const failure = new Error('cannot run cargo\nmore')
+  const reasonOf = (found) => summarise(runOf([found])).find(({ number }) => number === 'S2').reason
+  assert.equal(reasonOf(result('wire', [], { failure })), 'cannot run cargo')
+  const one = load({ title: 'S1 x', figure: { title: 'CPU, s' }, samples: { ours: rounds(1) } })
+  assert.equal(reasonOf(result('wire', [one], { failure })), 'not part of this run')
 })
 
 test('the summary has every row of the goals, with a figure or a reason', () => {
