@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import process from 'node:process'
 import { fileURLToPath } from 'node:url'
+import { readLines, writeLine } from './lines.mjs'
 
 /** How long a program may take for anything it is waited for, in milliseconds. */
 const PATIENCE = 60_000
@@ -22,6 +23,16 @@ export class Stage {
   #processes = []
   #folder = mkdtempSync(path.join(tmpdir(), 'elbus-bench-'))
   #sockets = 0
+  #controls = []
+  #fail
+  /** Never resolves; rejects once something of this measurement has ended before its time. */
+  #failed = new Promise((_, reject) => {
+    this.#fail = reject
+  })
+
+  constructor() {
+    this.#failed.catch(() => undefined)
+  }
 
   /** A path where nobody listens yet. */
   socketPath() {
@@ -29,13 +40,32 @@ export class Stage {
     return path.join(this.#folder, `${this.#sockets}.sock`)
   }
 
+  /** Where a file of this name may be written. */
+  filePath(name) {
+    return path.join(this.#folder, name)
+  }
+
   /** Runs a program of `programs/` with these settings. */
   start(program, settings) {
     const file = fileURLToPath(new URL(`programs/${program}`, import.meta.url))
     const child = fork(file, [JSON.stringify(settings)], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
-    const actor = new Actor(program, child)
+    const actor = new Actor(program, ofChild(child), this.#failed, this.#fail)
     this.#add(child)
     return actor
+  }
+
+  /**
+   * A program that another one starts, as its child or worker: its actor, and the `child` that the other is to be told
+   * in its settings.
+   */
+  async expect(program, settings) {
+    const control = this.socketPath()
+    const { channel, end } = await ofSocket(control)
+    this.#controls.push(end)
+    return {
+      actor: new Actor(program, channel, this.#failed, this.#fail),
+      child: { program, settings: { ...settings, control } },
+    }
   }
 
   /** Starts another program and resolves with its process id once somebody listens at `address`. */
@@ -53,7 +83,7 @@ export class Stage {
       child.once('exit', (code, signal) => reject(new Error(`${command} ended (${signal ?? code}): ${said}`)))
     })
     await within(Promise.race([reach(address), ended]), `${command} to start`)
-    ended.catch(() => undefined)
+    ended.catch(this.#fail)
     return child.pid
   }
 
@@ -73,22 +103,70 @@ export class Stage {
         return gone
       }),
     )
+    for (const end of this.#controls) end()
     rmSync(this.#folder, { recursive: true, force: true })
   }
 }
 
+/** The channel to a child process. */
+function ofChild(child) {
+  const ended = new Promise((resolve, reject) => {
+    child.once('error', reject)
+    child.once('exit', (code, signal) => (code === 0 ? resolve() : reject(new Error(String(signal ?? code)))))
+  })
+  return {
+    pid: child.pid,
+    send: (message) => child.send(message),
+    listen: (taken) => child.on('message', taken),
+    ended,
+  }
+}
+
+/** The channel to whoever connects to this path first. */
+async function ofSocket(path) {
+  let taken
+  let finish
+  let socket
+  const waiting = []
+  const ended = new Promise((resolve) => {
+    finish = resolve
+  })
+  const server = net.createServer((accepted) => {
+    socket = accepted
+    server.close()
+    readLines(socket, (message) => taken(message))
+    socket.on('error', finish).on('close', finish)
+    for (const message of waiting) writeLine(socket, message)
+  })
+  await new Promise((resolve, reject) => server.once('error', reject).listen(path, resolve))
+  const channel = {
+    send: (message) => (socket === undefined ? waiting.push(message) : writeLine(socket, message)),
+    listen: (callback) => {
+      taken = callback
+    },
+    ended,
+  }
+  const end = () => {
+    socket?.destroy()
+    if (server.listening) server.close()
+  }
+  return { channel, end }
+}
+
 class Actor {
-  #child
+  #channel
   #program
+  #failed
   #told = new Map()
   #awaited = new Map()
   #ended
   #leaving = false
 
-  constructor(program, child) {
+  constructor(program, channel, failed, fail) {
+    this.#failed = failed
     this.#program = program
-    this.#child = child
-    child.on('message', ({ name, value }) => {
+    this.#channel = channel
+    channel.listen(({ name, value }) => {
       const awaited = this.#awaited.get(name)
       if (awaited === undefined) this.#told.set(name, value)
       else {
@@ -96,18 +174,20 @@ class Actor {
         awaited(value)
       }
     })
-    this.#ended = new Promise((resolve, reject) => {
-      child.once('error', reject)
-      child.once('exit', (code, signal) => {
-        if (this.#leaving && code === 0) resolve()
-        else reject(new Error(`${program} ended before its time (${signal ?? code})`))
-      })
-    })
-    this.#ended.catch(() => undefined)
+    this.#ended = channel.ended.then(
+      () => {
+        if (!this.#leaving) throw new Error(`${program} ended before its time`)
+      },
+      (error) => {
+        throw new Error(`${program} ended (${error.message})`)
+      },
+    )
+    this.#ended.catch(fail)
   }
 
+  /** Its process, if the measurement started it. */
   get pid() {
-    return this.#child.pid
+    return this.#channel.pid
   }
 
   /** Resolves with what the program tells under this name. */
@@ -118,11 +198,11 @@ class Actor {
       return Promise.resolve(value)
     }
     const told = new Promise((resolve) => this.#awaited.set(name, resolve))
-    return within(Promise.race([told, this.#ended]), `"${name}" of ${this.#program}`)
+    return within(Promise.race([told, this.#failed]), `"${name}" of ${this.#program}`)
   }
 
   order(name, value) {
-    this.#child.send({ name, value })
+    this.#channel.send({ name, value })
   }
 
   /** Lets the program end by itself, and sees that it does. */

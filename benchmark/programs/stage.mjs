@@ -1,16 +1,39 @@
 // A program's side of the conversation with `actor.mjs`: its settings, what it tells, what it is told.
+import net from 'node:net'
 import process from 'node:process'
+import { readLines, writeLine } from '../lines.mjs'
 import { cpuSeconds } from '../machine.mjs'
 
 export const settings = JSON.parse(process.argv[2])
 
 const orders = new Map()
-process.on('message', ({ name, value }) => slot(name).resolve(value))
 let isLeaving = false
-process.on('disconnect', () => {
+const parent = settings.control === undefined ? ofParent() : await ofSocket(settings.control)
+
+function taken({ name, value }) {
+  slot(name).resolve(value)
+}
+
+function gone() {
   // Whoever started this is gone: nobody wants the figures.
   if (!isLeaving) process.exit(1)
-})
+}
+
+/** The channel of a program that the measurement started. */
+function ofParent() {
+  process.on('message', taken)
+  process.on('disconnect', gone)
+  return { send: (message) => process.send(message), end: () => process.disconnect() }
+}
+
+/** That of one started by another, whose own channel carries what is measured. */
+async function ofSocket(path) {
+  const socket = net.connect(path)
+  await new Promise((resolve, reject) => socket.once('connect', resolve).once('error', reject))
+  readLines(socket, taken)
+  socket.on('error', gone).on('close', gone)
+  return { send: (message) => writeLine(socket, message), end: () => socket.end() }
+}
 
 function slot(name) {
   let found = orders.get(name)
@@ -31,7 +54,7 @@ export function order(name) {
 
 /** Tells what is awaited with `actor.next(name)`. */
 export function tell(name, value) {
-  process.send({ name, value })
+  parent.send({ name, value })
 }
 
 /** Ends the program and the run. */
@@ -45,7 +68,7 @@ export async function leave(close) {
   await order('leave')
   await close?.()
   isLeaving = true
-  process.disconnect()
+  parent.end()
 }
 
 /** Ends the run if the count stands still for long: something was lost, and nothing else would tell. */
@@ -109,7 +132,8 @@ export class Meter {
 
   #look() {
     const cpu = {}
-    for (const [name, pids] of Object.entries({ ...this.#watch, [settings.name]: [process.pid] })) {
+    const self = settings.name === undefined ? {} : { [settings.name]: [process.pid] }
+    for (const [name, pids] of Object.entries({ ...this.#watch, ...self })) {
       const all = pids.map(cpuSeconds)
       cpu[name] = all.includes(undefined) ? undefined : all.reduce((sum, seconds) => sum + seconds, 0)
     }
