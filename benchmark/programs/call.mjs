@@ -1,15 +1,11 @@
-// Calls between two clients of a broker in this process: one after the other, or a number of them at any time.
-import { Broker } from 'elbus-node'
+// Calls within this process, between two clients of a broker or by what Node brings along: one after the other, or a number of them at any time.
+import { openCalls } from '../peers/in-process.mjs'
 import { quantile } from '../statistics.mjs'
 import { fail, leave, payloads, settings, tell } from './stage.mjs'
 
-const { payload, inFlight, params: kind, warmUp, duration } = settings
-const broker = await Broker.start()
-const caller = await broker.client('caller')
-const callee = await broker.client('callee')
-
+const { payload, inFlight, params: kind, contestant, warmUp, duration } = settings
 const raw = kind === 'bytes'
-callee.serve({ echo: (params) => params }, { raw })
+const { caller, close } = await openCalls(contestant, raw)
 const bytes = payloads(payload)
 let count = 0
 
@@ -73,8 +69,4 @@ async function run(seconds) {
 
 await run(warmUp)
 tell('measured', await run(duration))
-await leave(async () => {
-  await caller.close()
-  await callee.close()
-  await broker.close()
-})
+await leave(close)

@@ -1,11 +1,9 @@
-// One-way publications between two clients of a broker in this process.
-import { Broker } from 'elbus-node'
+// One-way publications within this process: between two clients of a broker, or by what Node brings along.
+import { openBus } from '../peers/in-process.mjs'
 import { fail, leave, mustGoOn, payloads, settings, tell } from './stage.mjs'
 
-const { topic, payload, burst, by, warmUp, duration } = settings
-const broker = await Broker.start()
-const publisher = await broker.client('publisher')
-const subscriber = await broker.client('subscriber')
+const { topic, payload, burst, by, contestant, warmUp, duration } = settings
+const { publisher, subscriber, close } = await openBus(contestant)
 
 const bytes = payloads(payload)
 let sent = 0
@@ -50,8 +48,8 @@ async function run(seconds) {
         arrived = resolve
       })
       for (let left = burst; left > 0; left -= 1) {
-        const goesOn = publisher.publish(topic, bytes[sent & 0xff])
         sent += 1
+        const goesOn = publisher.publish(topic, bytes[(sent - 1) & 0xff])
         if (!goesOn) await publisher.drained()
       }
       await all
@@ -69,8 +67,4 @@ mustGoOn(
 )
 await run(warmUp)
 tell('measured', await run(duration))
-await leave(async () => {
-  await publisher.close()
-  await subscriber.close()
-  await broker.close()
-})
+await leave(close)

@@ -1,0 +1,86 @@
+// What crossing into Rust and back costs, piece by piece: the addon and the batch of the package themselves, without the
+// public interface around them. Two links to a broker in this process; one publishes, the other is subscribed.
+import { createRequire } from 'node:module'
+import { summary } from '../statistics.mjs'
+import { fail, leave, payloads, settings, tell } from './stage.mjs'
+
+const require = createRequire(import.meta.url)
+const { NativeBoundary, NativeBroker, topicMatches } = require('../../npm/binding.js')
+const { Batch, HEAD, Kind, State } = require('../../dist/batch.js')
+
+const { topic, payload, warmUp, duration } = settings
+const ARENA_BYTES = 256 << 10
+const CALLS = 10_000
+/** Records of a batch: as many as fit into it, so that each arena is filled once. */
+const RECORDS = Math.floor((ARENA_BYTES - (4 << 10)) / ((HEAD + payload + 3) & ~3))
+
+const state = new Uint32Array(State.WORDS)
+const crossings = {}
+const batch = new Batch((bytes, external) => crossings.submit(bytes, external))
+const native = new NativeBoundary(batch.bytes, state, () => undefined, crossings)
+const broker = NativeBroker.start(native, { forceRegister: false, coreRpc: false })
+const publisher = native.attach(broker.number, 'publisher', true)
+const subscriber = native.attach(broker.number, 'subscriber', true)
+batch.write(Kind.SUBSCRIBE, 0, subscriber, '', '', 0, 0, topic)
+batch.submit()
+
+const bytes = payloads(payload)
+let received = 0
+
+/** Reads the records of an arena as the package does: their words, and a view of each payload. */
+function read(arena, end) {
+  const words = new Uint32Array(arena.buffer)
+  for (let at = 0; at < end; ) {
+    const word = at >>> 2
+    if ((words[word + 1] & 0xff) === Kind.PUBLISH) {
+      const data = arena.subarray(at + HEAD, at + HEAD + words[word + 5])
+      if (data.length !== payload || data[0] !== (received & 0xff))
+        fail(`record ${received} is lost or spoilt`)
+      received += 1
+    }
+    at += words[word]
+  }
+}
+
+function round() {
+  const begin = performance.now()
+  for (let count = 0; count < CALLS; count += 1) crossings.submit(0, undefined)
+  const called = performance.now()
+  for (let count = 0; count < CALLS; count += 1) topicMatches(topic, topic)
+  const bound = performance.now()
+  const expected = received + RECORDS
+  for (let number = received; number < expected; number += 1) {
+    batch.write(Kind.PUBLISH, 0, publisher, topic, '', 0, 0, bytes[number & 0xff])
+  }
+  const written = performance.now()
+  batch.submit()
+  const submitted = performance.now()
+  const arena = new Uint8Array(ARENA_BYTES)
+  const end = crossings.collect(arena, 0)
+  const collected = performance.now()
+  read(arena, end)
+  const over = performance.now()
+  if (received !== expected) fail(`collected up to ${received} of ${expected}`)
+  const nanoseconds = (from, to, times) => ((to - from) / times) * 1e6
+  return {
+    call: nanoseconds(begin, called, CALLS),
+    bound: nanoseconds(called, bound, CALLS),
+    write: nanoseconds(bound, written, RECORDS),
+    submit: nanoseconds(written, submitted, RECORDS),
+    collect: nanoseconds(submitted, collected, RECORDS),
+    read: nanoseconds(collected, over, RECORDS),
+  }
+}
+
+function run(seconds) {
+  const end = performance.now() + seconds * 1e3
+  const rounds = []
+  while (performance.now() < end) rounds.push(round())
+  // Whatever else the machine does falls into single rounds, so the middle one says what it costs.
+  const middle = (key) => summary(rounds.map((one) => one[key])).median
+  return Object.fromEntries(Object.keys(rounds[0]).map((key) => [key, middle(key)]))
+}
+
+run(warmUp)
+tell('measured', run(duration))
+await leave(() => process.exit(0))
