@@ -12,7 +12,7 @@ const hasScheduler = existsSync('/proc/self/schedstat')
  * Undefined where the system does not say.
  */
 export function cpuSeconds(pid) {
-  if (!hasScheduler) return undefined
+  if (!hasScheduler || !existsSync(`/proc/${pid}/task`)) return undefined
   let nanoseconds = 0
   for (const thread of readdirSync(`/proc/${pid}/task`)) {
     try {
@@ -22,6 +22,16 @@ export function cpuSeconds(pid) {
     }
   }
   return nanoseconds / 1e9
+}
+
+/** Bytes of memory a process has resident, or undefined. */
+export function residentBytes(pid) {
+  try {
+    const [, kibibytes] = readFileSync(`/proc/${pid}/status`, 'latin1').match(/^VmRSS:\s+(\d+) kB$/m)
+    return Number(kibibytes) * 1024
+  } catch {
+    return undefined
+  }
 }
 
 /** Seconds of CPU of this process's main thread alone, or NaN. */
@@ -37,26 +47,17 @@ function firstLine(command, args) {
 }
 
 /** The machine and the versions behind a run. */
-export function machine({ elbusd, natsServer }) {
+export function machine({ elbusd, versions }) {
   const require = createRequire(import.meta.url)
-  const natsClient = () => {
-    try {
-      return require('./peers/nats/node_modules/@nats-io/transport-node/package.json').version
-    } catch {
-      return undefined
-    }
-  }
   return {
     system: `${os.type()} ${os.release()} ${os.arch()}`,
     cpu: os.cpus()[0]?.model.trim(),
     cpus: os.cpus().length,
     memory: `${Math.round(os.totalmem() / 2 ** 30)} GiB`,
-    load: os.loadavg()[0],
     node: process.version,
     rust: firstLine('rustc', ['--version']),
     elbusNode: require('elbus-node/package.json').version,
     elbusd: elbusd && firstLine(elbusd, ['--version']),
-    natsServer: natsServer && firstLine(natsServer, ['--version']),
-    natsClient: natsClient(),
+    peers: versions,
   }
 }

@@ -1,110 +1,107 @@
 // The Node part of the benchmark: each load with each contestant in turns (A B C, A B C, …), each time in processes of
-// its own.
-import { spawnSync } from 'node:child_process'
-import { existsSync } from 'node:fs'
+// its own. It measures only: tables, charts and files are made of what it returns.
 import os from 'node:os'
-import path from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { Stage } from './actor.mjs'
 import { machine } from './machine.mjs'
-import { evaluate, save, table } from './report.mjs'
+import { peers, preparePeers } from './peers/peers.mjs'
 import { betweenProcesses } from './workloads/between-processes.mjs'
+import { boundary } from './workloads/boundary.mjs'
 import { inProcess } from './workloads/in-process.mjs'
 import { socket } from './workloads/socket.mjs'
 
-/** All loads by the names they are asked for with. */
-export const workloads = { ...inProcess, ...socket, ...betweenProcesses }
+/**
+ * All loads by the names they are asked for with. A load has
+ * - `load`, its title, and `id`, the row of the goals it belongs to,
+ * - `contestants`, each the name of a peer, and its transport where it has one,
+ * - `references(contestant)`: whom it is put in relation to, by the names goals call them,
+ * - `floors`: those of them that do less than a bus and set no mark,
+ * - `figures` by key: `title` with its unit behind the last comma, and `goal`, one or several
+ *   `{ atLeast | atMost, of, for }`: `of` is a reference or a list, of which the best counts, `for` names peers,
+ * - `run(stage, contestant, options)`, which gives the figures by key.
+ */
+export const workloads = { ...inProcess, ...boundary, ...socket, ...betweenProcesses }
 
-/** N1 to N7, in the order of the goals. */
-const order = ['one-way', 'call', 'socket', 'processes', 'remote-call', 'start', 'steady']
+/** The names in the order in which they are measured: N1 to N7 as in the goals, and what belongs beside each. */
+export const workloadNames = [
+  'one-way',
+  'call',
+  'boundary',
+  'socket',
+  'processes',
+  'message',
+  'large',
+  'remote-call',
+  'start',
+  'delivery',
+  'steady',
+  'idle',
+]
 
-const folder = path.dirname(fileURLToPath(import.meta.url))
+/** The names of the peers. */
+export const peerNames = Object.keys(peers)
 
-function found(command) {
-  const { error, status } = spawnSync(command, ['--version'], { stdio: 'ignore' })
-  return !error && status === 0
-}
+const WARM_UP = 0.3
 
-/** The nats.js client of `peers/nats`, installed there where it is missing. */
-function hasNatsClient() {
-  const peers = path.join(folder, 'peers', 'nats')
-  if (existsSync(path.join(peers, 'node_modules', '@nats-io', 'transport-node'))) return true
-  console.error('installing nats.js under benchmark/peers/nats')
-  const installed = spawnSync('npm', ['ci', '--no-audit', '--no-fund', '--silent'], {
-    cwd: peers,
-    stdio: 'inherit',
+const nameOf = (contestant) => contestant.split(' ')[0]
+
+/**
+ * Measures. `names` are workloads and `wanted` peers, all of them where none are given; `elbusd` is our server.
+ *
+ * Gives `about` (the machine and versions), `settings`, `cases` (the loads with the contestants that were there),
+ * `missing` (why a peer was not, by name), `samples` (a Map by load of Maps by contestant of lists of figures), `loads`
+ * (the load average at the beginning of each round), and `failure`: an error that names all measurements that failed, or
+ * undefined. One that fails does not end the run.
+ */
+export async function measureNode({ names = [], rounds, peers: wanted, duration, payload, elbusd }) {
+  const chosen = workloadNames
+    .filter((name) => names.length === 0 || names.includes(name))
+    .flatMap((name) => workloads[name])
+  const needed = new Set(
+    chosen.flatMap(({ contestants, needs = [] }) => [...contestants.map(nameOf), ...needs]),
+  )
+  const { servers, versions, missing } = preparePeers(
+    peerNames.filter((name) => needed.has(name) && (wanted === undefined || wanted.includes(name))),
+    { elbusd },
+  )
+  for (const reason of Object.values(missing)) console.error(`not measured: ${reason}`)
+
+  const options = { warmUp: WARM_UP, duration, payload, elbusd, servers }
+  const isThere = (contestant) => {
+    const name = nameOf(contestant)
+    // What runs in one process with us is no peer that could be missing.
+    if (!(name in peers)) return true
+    return missing[name] === undefined && (wanted === undefined || wanted.includes(name))
+  }
+  // A load nobody can be measured under stays, so that it is seen to be missing.
+  const cases = chosen.map((load) => {
+    const isPossible = (load.needs ?? []).every((name) => missing[name] === undefined)
+    return { ...load, contestants: isPossible ? load.contestants.filter(isThere) : [] }
   })
-  return installed.status === 0
-}
 
-/** Why a contestant cannot be measured, or undefined. */
-function obstacles({ natsServer }) {
-  const nats =
-    natsServer === undefined
-      ? 'nats-server is missing: on Debian and Ubuntu apt-get install nats-server, or NATS_SERVER names it'
-      : hasNatsClient()
-        ? undefined
-        : 'nats.js could not be installed: npm ci in benchmark/peers/nats'
-  return { nats }
-}
-
-/** Measures, and prints and saves what came of it. */
-export async function measure({ names, rounds, peers, duration, payload, elbusd, file }) {
-  const natsServer = [process.env.NATS_SERVER, 'nats-server', '/usr/sbin/nats-server'].find(
-    (command) => command && found(command),
-  )
-  const options = { warmUp: 0.5, duration, payload, elbusd, natsServer }
-  const chosen = (names.length > 0 ? order.filter((name) => names.includes(name)) : order).flatMap(
-    (name) => workloads[name],
-  )
-  const missing = chosen.some(({ references }) => references) ? obstacles(options) : {}
-  const isWanted = (contestant) => {
-    const [name] = contestant.split(' ')
-    return missing[name] === undefined && (peers === undefined || peers.includes(name))
-  }
-  const cases = chosen.map((load) => ({
-    ...load,
-    contestants: load.references ? load.contestants.filter(isWanted) : load.contestants,
-  }))
-  for (const [name, reason] of Object.entries(missing)) {
-    if (reason !== undefined && (peers === undefined || peers.includes(name)))
-      console.error(`not measured: ${reason}`)
-  }
-
-  const about = machine(options)
-  const begin = new Date()
   const loads = []
   const samples = new Map()
-  let failure
-  try {
-    for (let round = 1; round <= rounds; round += 1) {
-      loads.push(os.loadavg()[0])
-      for (const load of cases) await measureOnce(load, options, samples, `round ${round} of ${rounds}`)
+  const failures = []
+  for (let round = 1; round <= rounds; round += 1) {
+    loads.push(os.loadavg()[0])
+    for (const load of cases) {
+      failures.push(...(await measureOnce(load, options, samples, `round ${round} of ${rounds}`)))
     }
-  } catch (error) {
-    // What was measured before is worth seeing, but this run has failed.
-    failure = error
   }
-
-  const rows = evaluate(cases, samples)
-  const settings = { rounds, warmUp: options.warmUp, duration, payload }
-  for (const [what, value] of Object.entries({ ...about, ...settings }))
-    console.log(`${what}: ${value ?? '–'}`)
-  console.log(
-    `load averages at the beginning of each round: ${loads.map((load) => load.toFixed(2)).join(' ')}\n`,
-  )
-  console.log(table(rows))
-  const stamp = begin.toISOString().replace(/[:.]/g, '-')
-  const target = file ?? path.join(folder, 'results', `${stamp}.json`)
-  save(target, { date: begin.toISOString(), machine: about, settings, loads, rows })
-  console.log(`\nall samples: ${path.relative(process.cwd(), target)}`)
-  const missed = rows.filter(({ met }) => met === false)
-  if (missed.length > 0) console.log(`${missed.length} figures miss their goal`)
-  if (failure !== undefined) throw failure
+  return {
+    part: 'node',
+    about: machine({ elbusd, versions }),
+    settings: { rounds, warmUp: WARM_UP, duration, payload, peers: wanted },
+    cases,
+    samples,
+    loads,
+    missing,
+    failure: failures.length === 0 ? undefined : new Error(failures.join('\n')),
+  }
 }
 
-/** One load, once with each contestant. */
+/** One load, once with each contestant. Gives what failed. */
 async function measureOnce({ load, contestants, run, samples: perRound = 1 }, options, samples, where) {
+  const failures = []
   for (const contestant of contestants) {
     process.stderr.write(`${where}: ${load}, ${contestant}\n`)
     for (let sample = 0; sample < perRound; sample += 1) {
@@ -115,10 +112,13 @@ async function measureOnce({ load, contestants, run, samples: perRound = 1 }, op
         const byContestant = samples.get(load)
         byContestant.set(contestant, [...(byContestant.get(contestant) ?? []), figures])
       } catch (error) {
-        throw new Error(`${load}, ${contestant}: ${error.message}`, { cause: error })
+        const failure = `${where}: ${load}, ${contestant}: ${error.message}`
+        process.stderr.write(`FAILED: ${failure}\n`)
+        failures.push(failure)
       } finally {
         await stage.end()
       }
     }
   }
+  return failures
 }

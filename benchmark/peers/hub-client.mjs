@@ -1,6 +1,7 @@
 // A client of the hand-written hub, as somebody would write it: what is published in one turn leaves in one write.
 import net from 'node:net'
 import { Outgoing, PUBLISH, readFrames, SUBSCRIBE, SUBSCRIBED } from './hub-wire.mjs'
+import { overTopics } from './messages.mjs'
 
 /** A path or host and port, of an address as ours. */
 export function socketAddress(address) {
@@ -16,8 +17,6 @@ export async function open(address, name) {
   const outgoing = new Outgoing(socket)
   const callbacks = new Map()
   const subscribed = new Map()
-  const calls = new Map()
-  let lastCall = 0
   let scheduled = false
   let goesOn = true
   let drained = []
@@ -52,38 +51,23 @@ export async function open(address, name) {
       send(SUBSCRIBE, topic, new Uint8Array(0))
     })
 
-  // Calls are messages that begin with a number and say where the answer goes.
-  const replyTopic = `reply/${name}`
-  const request = (target, params) =>
-    new Promise((resolve) => {
-      lastCall += 1
-      calls.set(lastCall, resolve)
-      const head = Buffer.from(`\0\0\0\0\0${replyTopic}`)
-      head.writeUInt32LE(lastCall)
-      head[4] = replyTopic.length
-      send(PUBLISH, `call/${target}`, Buffer.concat([head, params]))
-    })
-
-  await subscribe(replyTopic, ({ data }) => {
-    const number = data.readUInt32LE(0)
-    const resolve = calls.get(number)
-    calls.delete(number)
-    resolve?.(data.subarray(4))
+  const publish = (topic, payload) => send(PUBLISH, topic, payload)
+  const messages = overTopics(name, {
+    subscribe: (topic, callback) => subscribe(topic, ({ data }) => callback(data)),
+    publish,
   })
   return {
     subscribe: (topic, taken) =>
       subscribe(topic, (message) => {
         taken(message.topic.length, 0, message.data.length, message.data[0], message.data)
       }),
-    publish: (topic, payload) => send(PUBLISH, topic, payload),
+    publish,
+    ready: messages.open,
+    listen: messages.listen,
+    send: messages.send,
     drained: () => (goesOn ? undefined : new Promise((resolve) => drained.push(resolve))),
-    call: request,
-    serve: () =>
-      subscribe(`call/${name}`, ({ data }) => {
-        const bodyAt = 5 + data[4]
-        const reply = data.latin1Slice(5, bodyAt)
-        send(PUBLISH, reply, Buffer.concat([data.subarray(0, 4), data.subarray(bodyAt)]))
-      }),
+    call: messages.call,
+    serve: messages.serve,
     async flush() {
       flush()
       if (!goesOn) await new Promise((resolve) => drained.push(resolve))

@@ -2,7 +2,8 @@
 import { open } from '../peers/open.mjs'
 import { leave, settings, tell } from './stage.mjs'
 
-const client = await open(settings.peer, settings.address, 'callee')
+const client = await open(settings.peer, settings.address, 'callee', settings)
+await client.ready?.()
 await client.serve()
-tell('ready')
+tell('ready', process.pid)
 await leave(() => client.close())

@@ -5,13 +5,15 @@ import { fail, leave, Meter, order, payloads, settings, tell } from './stage.mjs
 
 const { peer, address, payload, inFlight, warmUp } = settings
 
-const client = await open(peer, address, 'caller')
+const client = await open(peer, address, 'caller', settings)
+await client.ready?.()
 const bytes = payloads(payload)
 let count = 0
 let stopped = false
 const times = []
 const meter = new Meter(() => count)
-tell('ready')
+order('watch').then((processes) => meter.watch(processes))
+tell('ready', process.pid)
 await order('go')
 order('stop').then(() => {
   stopped = true

@@ -3,9 +3,10 @@
 import { open } from '../peers/open.mjs'
 import { leave, order, payloads, settings, tell, turn } from './stage.mjs'
 
-const { peer, address, topic, payload, receivers, window, burst } = settings
+const { peer, address, topic, payload, receivers, window, burst, verb } = settings
 
-const client = await open(peer, address, 'publisher')
+const client = await open(peer, address, 'publisher', settings)
+await client.ready?.()
 const credits = new Array(receivers).fill(0)
 let lowest = window === undefined ? Number.POSITIVE_INFINITY : 0
 let waiting
@@ -16,14 +17,17 @@ for (let index = 0; window !== undefined && index < receivers; index += 1) {
     waiting?.()
   })
 }
+await client.settled?.()
 let stopped = false
 order('stop').then(() => {
   stopped = true
   waiting?.()
 })
-tell('ready')
+tell('ready', process.pid)
 await order('go')
 
+const post =
+  verb === 'send' ? (data) => client.send('subscriber-0', data) : (data) => client.publish(topic, data)
 const bytes = payloads(payload)
 let sent = 0
 while (!stopped) {
@@ -36,7 +40,7 @@ while (!stopped) {
     continue
   }
   for (let left = allowed; left > 0; left -= 1) {
-    const goesOn = client.publish(topic, bytes[sent & 0xff])
+    const goesOn = post(bytes[sent & 0xff])
     sent += 1
     if (!goesOn) await client.drained()
   }

@@ -2,7 +2,8 @@
 import { open } from '../peers/open.mjs'
 import { fail, leave, Meter, mustGoOn, order, settings, tell } from './stage.mjs'
 
-const { peer, address, topic, payload, receivers, credit } = settings
+const { peer, address, topic, payload, receivers, first = 0, credit, verb } = settings
+const topicLength = verb === 'send' ? undefined : topic.length
 
 let count = 0
 let total = Number.POSITIVE_INFINITY
@@ -13,17 +14,13 @@ const finished = new Promise((resolve) => {
 const meter = new Meter(() => count)
 const clients = []
 
-for (let index = 0; index < receivers; index += 1) {
-  const client = await open(peer, address, `subscriber-${index}`)
+for (let index = first; index < first + receivers; index += 1) {
+  const client = await open(peer, address, `subscriber-${index}`, settings)
+  await client.ready?.()
   let received = 0
-  await client.subscribe(topic, (topicLength, sender, length, first) => {
-    if (
-      first !== (received & 0xff) ||
-      length !== payload ||
-      topicLength !== topic.length ||
-      sender === undefined
-    ) {
-      fail(`message ${received} of receiver ${index} is lost or spoilt: byte ${first}, length ${length}`)
+  const take = (ofTopic, sender, length, byte) => {
+    if (byte !== (received & 0xff) || length !== payload || ofTopic !== topicLength || sender === undefined) {
+      fail(`message ${received} of receiver ${index} is lost or spoilt: byte ${byte}, length ${length}`)
     }
     received += 1
     count += 1
@@ -34,10 +31,13 @@ for (let index = 0; index < receivers; index += 1) {
     }
     if (count === 1) meter.begin()
     else if (count === total) finish()
-  })
+  }
+  await (verb === 'send' ? client.listen(take) : client.subscribe(topic, take))
+  await client.settled?.()
   clients.push(client)
 }
-tell('ready')
+tell('ready', process.pid)
+order('watch').then((processes) => meter.watch(processes))
 
 total = (await order('total')) * receivers
 if (count > total) fail(`received ${count} messages of ${total}`)

@@ -12,27 +12,30 @@ export async function open(address, name) {
   nats.closed().then((error) => {
     if (error) throw error
   })
-  return {
-    async subscribe(topic, taken) {
-      const callback = (error, message) => {
+  const subscribe = async (topic, callback) => {
+    nats.subscribe(topic, {
+      callback: (error, message) => {
         if (error) throw error
-        const { subject, sid, data } = message
-        taken(subject.length, sid, data.length, data[0], data)
-      }
-      nats.subscribe(topic, { callback })
-      await nats.flush()
-    },
-    // It has no back-pressure to tell of.
-    publish(topic, payload) {
-      nats.publish(topic, payload)
-      return true
-    },
+        callback(message)
+      },
+    })
+    await nats.flush()
+  }
+  // It has no back-pressure to tell of.
+  const publish = (topic, payload) => {
+    nats.publish(topic, payload)
+    return true
+  }
+  return {
+    subscribe: (topic, taken) =>
+      subscribe(topic, ({ subject, sid, data }) => taken(subject.length, sid, data.length, data[0], data)),
+    publish,
+    // A message to one client is a publication nobody else is subscribed to.
+    listen: (taken) => subscribe(name, ({ sid, data }) => taken(undefined, sid, data.length, data[0], data)),
+    send: publish,
     drained: () => undefined,
     call: async (target, params) => (await nats.request(target, params, { timeout: 5_000 })).data,
-    async serve() {
-      nats.subscribe(name, { callback: (_, message) => void message.respond(message.data) })
-      await nats.flush()
-    },
+    serve: () => subscribe(name, (message) => void message.respond(message.data)),
     flush: () => nats.flush(),
     close: () => nats.close(),
   }
