@@ -40,7 +40,10 @@ export const workloadNames = [
 /** The names of the peers. */
 export const peerNames = Object.keys(peers)
 
+/** Seconds before and of what is measured, and bytes of a payload, unless the options say. */
 const WARM_UP = 0.3
+const DURATION = 0.7
+const PAYLOAD = 100
 
 const nameOf = (contestant) => contestant.split(' ')[0]
 
@@ -52,15 +55,22 @@ const nameOf = (contestant) => contestant.split(' ')[0]
  * (the load average at the beginning of each round), and `failure`: an error that names all measurements that failed, or
  * undefined. One that fails does not end the run.
  */
-export async function measureNode({ names = [], rounds, peers: wanted, duration, payload, elbusd }) {
+export async function measureNode({
+  names = [],
+  rounds = 5,
+  peers: wanted,
+  duration = DURATION,
+  payload = PAYLOAD,
+  elbusd,
+}) {
   const chosen = workloadNames
     .filter((name) => names.length === 0 || names.includes(name))
     .flatMap((name) => workloads[name])
-  const needed = new Set(
-    chosen.flatMap(({ contestants, needs = [] }) => [...contestants.map(nameOf), ...needs]),
-  )
+  const isWanted = (name) => wanted === undefined || wanted.includes(name)
+  const named = new Set(chosen.flatMap(({ contestants }) => contestants.map(nameOf)).filter(isWanted))
+  const needed = new Set(chosen.flatMap(({ needs = [] }) => needs))
   const { servers, versions, missing } = preparePeers(
-    peerNames.filter((name) => needed.has(name) && (wanted === undefined || wanted.includes(name))),
+    peerNames.filter((name) => named.has(name) || needed.has(name)),
     { elbusd },
   )
   for (const reason of Object.values(missing)) console.error(`not measured: ${reason}`)
@@ -69,8 +79,7 @@ export async function measureNode({ names = [], rounds, peers: wanted, duration,
   const isThere = (contestant) => {
     const name = nameOf(contestant)
     // What runs in one process with us is no peer that could be missing.
-    if (!(name in peers)) return true
-    return missing[name] === undefined && (wanted === undefined || wanted.includes(name))
+    return !(name in peers) || (missing[name] === undefined && isWanted(name))
   }
   // A load nobody can be measured under stays, so that it is seen to be missing.
   const cases = chosen.map((load) => {
