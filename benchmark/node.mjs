@@ -73,7 +73,7 @@ export async function measureNode({
     peerNames.filter((name) => named.has(name) || needed.has(name)),
     { elbusd },
   )
-  for (const reason of Object.values(missing)) console.error(`not measured: ${reason}`)
+  for (const [name, reason] of Object.entries(missing)) console.error(`not measured: ${name}: ${reason}`)
 
   const options = { warmUp: WARM_UP, duration, payload, elbusd, servers }
   const isThere = (contestant) => {

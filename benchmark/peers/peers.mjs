@@ -184,10 +184,11 @@ function installed(name) {
 function install(name) {
   if (installed(name) === undefined) {
     console.error(`installing benchmark/peers/${name}`)
-    const args = ['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--silent']
+    const args = ['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error']
     const { status, stderr } = spawnSync('npm', args, { cwd: path.join(folder, name), encoding: 'utf8' })
     if (status !== 0) {
-      const reason = stderr?.trim().split('\n').at(-1) || 'npm failed'
+      const reason =
+        stderr?.match(/^npm error (?!code |errno |syscall )(.+)$/m)?.[1] ?? 'npm could not be started'
       return `npm ci in benchmark/peers/${name} failed: ${reason}`
     }
   }

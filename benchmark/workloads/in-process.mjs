@@ -6,8 +6,12 @@ const ALONE = [OURS]
 /** What Node brings along to pass something on within a process: no bus, but what one is held against. */
 const FLOORS = ['EventEmitter', 'MessageChannel']
 
-const references = (contestant) =>
-  contestant === OURS ? Object.fromEntries(FLOORS.map((name) => [name, name])) : {}
+const besideFloors = {
+  contestants: [OURS, ...FLOORS],
+  references: (contestant) =>
+    contestant === OURS ? Object.fromEntries(FLOORS.map((name) => [name, name])) : {},
+  floors: FLOORS,
+}
 
 const perSecond = ({ messages, seconds }) => messages / seconds / 1e6
 const cpuPerMillion = ({ messages, cpu }) => (cpu / messages) * 1e6
@@ -24,9 +28,7 @@ function oneWay(burst, by, goal) {
   return {
     load: `N1 one-way, in process, bursts of ${burst}${by === 'iterator' ? ', for await' : ''}`,
     id: 'N1',
-    contestants: by === 'callback' ? [OURS, ...FLOORS] : ALONE,
-    references,
-    floors: FLOORS,
+    ...(by === 'callback' ? besideFloors : { contestants: ALONE }),
     figures: {
       rate: { title: 'messages, M/s', goal, better: 'more' },
       cpu: { title: 'CPU, s per million' },
@@ -47,9 +49,7 @@ function call(inFlight, params) {
   return {
     load: `N2 call, in process, ${params === 'bytes' ? 'bytes' : 'an object'}, ${inFlight} in flight`,
     id: 'N2',
-    contestants: params === 'bytes' ? [OURS, ...FLOORS] : ALONE,
-    references,
-    floors: FLOORS,
+    ...(params === 'bytes' ? besideFloors : { contestants: ALONE }),
     figures: { ...figures, cpu: { title: 'CPU, s per million' } },
     async run(stage, contestant, { payload, warmUp, duration }) {
       const settings = { payload, inFlight, params, contestant, warmUp, duration }
