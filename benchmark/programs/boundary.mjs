@@ -9,10 +9,13 @@ const { NativeBoundary, NativeBroker, topicMatches } = require('../../npm/bindin
 const { Batch, HEAD, Kind, State } = require('../../dist/batch.js')
 
 const { topic, payload, warmUp, duration } = settings
+/** As in `src/boundary.ts`. */
 const ARENA_BYTES = 256 << 10
-const CALLS = 10_000
-/** Records of a batch: as many as fit into it, so that each arena is filled once. */
-const RECORDS = Math.floor((ARENA_BYTES - (4 << 10)) / ((HEAD + payload + 3) & ~3))
+/** Calls of a round, and records of a batch: a burst such as the other loads in one process have. */
+const CALLS = 1_000
+const RECORDS = 128
+/** Batches of a round: as many as fill an arena. */
+const BATCHES = Math.floor((ARENA_BYTES - (4 << 10)) / ((HEAD + payload + 3) & ~3) / RECORDS)
 
 const state = new Uint32Array(State.WORDS)
 const crossings = {}
@@ -28,9 +31,8 @@ const bytes = payloads(payload)
 let received = 0
 
 /** Reads the records of an arena as the package does: their words, and a view of each payload. */
-function read(arena, end) {
-  const words = new Uint32Array(arena.buffer)
-  for (let at = 0; at < end; ) {
+function read(arena, words, from, end) {
+  for (let at = from; at < end; ) {
     const word = at >>> 2
     if ((words[word + 1] & 0xff) === Kind.PUBLISH) {
       const data = arena.subarray(at + HEAD, at + HEAD + words[word + 5])
@@ -42,33 +44,43 @@ function read(arena, end) {
   }
 }
 
+/** Nanoseconds of each piece. */
 function round() {
   const begin = performance.now()
   for (let count = 0; count < CALLS; count += 1) crossings.submit(0, undefined)
   const called = performance.now()
   for (let count = 0; count < CALLS; count += 1) topicMatches(topic, topic)
   const bound = performance.now()
-  const expected = received + RECORDS
-  for (let number = received; number < expected; number += 1) {
-    batch.write(Kind.PUBLISH, 0, publisher, topic, '', 0, 0, bytes[number & 0xff])
-  }
-  const written = performance.now()
-  batch.submit()
-  const submitted = performance.now()
+
+  const spent = { write: 0, submit: 0, collect: 0, read: 0 }
   const arena = new Uint8Array(ARENA_BYTES)
-  const end = crossings.collect(arena, 0)
-  const collected = performance.now()
-  read(arena, end)
-  const over = performance.now()
-  if (received !== expected) fail(`collected up to ${received} of ${expected}`)
-  const nanoseconds = (from, to, times) => ((to - from) / times) * 1e6
+  const words = new Uint32Array(arena.buffer)
+  let at = 0
+  for (let batches = 0; batches < BATCHES; batches += 1) {
+    const expected = received + RECORDS
+    const from = performance.now()
+    for (let number = received; number < expected; number += 1) {
+      batch.write(Kind.PUBLISH, 0, publisher, topic, '', 0, 0, bytes[number & 0xff])
+    }
+    const written = performance.now()
+    batch.submit()
+    const submitted = performance.now()
+    const end = crossings.collect(arena, at)
+    const collected = performance.now()
+    read(arena, words, at, end)
+    const over = performance.now()
+    if (received !== expected) fail(`collected up to ${received} of ${expected}`)
+    at = end
+    spent.write += written - from
+    spent.submit += submitted - written
+    spent.collect += collected - submitted
+    spent.read += over - collected
+  }
+  const ofRecord = ([piece, milliseconds]) => [piece, (milliseconds / BATCHES / RECORDS) * 1e6]
   return {
-    call: nanoseconds(begin, called, CALLS),
-    bound: nanoseconds(called, bound, CALLS),
-    write: nanoseconds(bound, written, RECORDS),
-    submit: nanoseconds(written, submitted, RECORDS),
-    collect: nanoseconds(submitted, collected, RECORDS),
-    read: nanoseconds(collected, over, RECORDS),
+    call: ((called - begin) / CALLS) * 1e6,
+    bound: ((bound - called) / CALLS) * 1e6,
+    ...Object.fromEntries(Object.entries(spent).map(ofRecord)),
   }
 }
 

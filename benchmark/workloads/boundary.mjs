@@ -1,7 +1,7 @@
 // What crossing from JavaScript into Rust and back costs, piece by piece.
 
 const load = {
-  load: 'boundary, what one record costs on its way',
+  load: 'boundary, what one record of a burst of 128 costs on its way',
   id: 'boundary',
   contestants: ['in process'],
   figures: {
