@@ -2,7 +2,7 @@
 // public interface around them. Two links to a broker in this process; one publishes, the other is subscribed.
 import { createRequire } from 'node:module'
 import { summary } from '../statistics.mjs'
-import { fail, leave, payloads, settings, tell } from './stage.mjs'
+import { fail, lasting, leave, payloads, settings, tell } from './stage.mjs'
 
 const require = createRequire(import.meta.url)
 const { NativeBoundary, NativeBroker, topicMatches } = require('../../npm/binding.js')
@@ -84,15 +84,14 @@ function round() {
   }
 }
 
-function run(seconds) {
-  const end = performance.now() + seconds * 1e3
+function run(isOver) {
   const rounds = []
-  while (performance.now() < end) rounds.push(round())
+  while (!isOver()) rounds.push(round())
   // Whatever else the machine does falls into single rounds, so the middle one says what it costs.
   const middle = (key) => summary(rounds.map((one) => one[key])).median
   return Object.fromEntries(Object.keys(rounds[0]).map((key) => [key, middle(key)]))
 }
 
-run(warmUp)
-tell('measured', run(duration))
+run(lasting(warmUp))
+tell('measured', run(lasting(duration)))
 await leave(() => process.exit(0))

@@ -1,7 +1,7 @@
 // Calls within this process, between two clients of a broker or by what Node brings along: one after the other, or a number of them at any time.
 import { openCalls } from '../peers/in-process.mjs'
 import { quantile } from '../statistics.mjs'
-import { fail, leave, payloads, settings, tell } from './stage.mjs'
+import { fail, lasting, leave, payloads, settings, tell } from './stage.mjs'
 
 const { payload, inFlight, params: kind, contestant, warmUp, duration } = settings
 const raw = kind === 'bytes'
@@ -35,23 +35,19 @@ async function callObject() {
 
 const call = raw ? callBytes : callObject
 
-async function run(seconds) {
-  const end = performance.now() + seconds * 1e3
+async function run(isOver) {
   const times = []
-  let isOver = false
+  let isDone = false
   const from = count
   const cpuBegin = process.cpuUsage()
   const begin = performance.now()
   const loop = async () => {
-    while (!isOver) {
+    while (!isDone) {
       const before = inFlight === 1 ? performance.now() : 0
       if (!(await call())) fail(`call ${count} was answered with something else`)
       count += 1
-      if (inFlight === 1) {
-        const now = performance.now()
-        times.push(now - before)
-        isOver = now > end
-      } else if ((count & 0xff) === 0) isOver = performance.now() > end
+      if (inFlight === 1) times.push(performance.now() - before)
+      if ((count & 0x3f) === 0) isDone = isOver()
     }
   }
   await Promise.all(Array.from({ length: inFlight }, loop))
@@ -67,6 +63,6 @@ async function run(seconds) {
   }
 }
 
-await run(warmUp)
-tell('measured', await run(duration))
+await run(lasting(warmUp))
+tell('measured', await run(lasting(duration)))
 await leave(close)

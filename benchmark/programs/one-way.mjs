@@ -1,6 +1,6 @@
 // One-way publications within this process: between two clients of a broker, or by what Node brings along.
 import { openBus } from '../peers/in-process.mjs'
-import { fail, leave, mustGoOn, payloads, settings, tell } from './stage.mjs'
+import { fail, lasting, leave, mustGoOn, payloads, settings, tell } from './stage.mjs'
 
 const { topic, payload, burst, by, contestant, warmUp, duration } = settings
 const { publisher, subscriber, close } = await openBus(contestant)
@@ -35,13 +35,12 @@ if (by === 'iterator') {
   await subscriber.subscribe(topic, { callback: take }).ready
 }
 
-/** Sends bursts for so many seconds, each once the one before has arrived. */
-async function run(seconds) {
+/** Sends bursts until `isOver` says so, each once the one before has arrived. */
+async function run(isOver) {
   const begin = performance.now()
   const cpuBegin = process.cpuUsage()
   const from = received
-  let now = begin
-  while (now - begin < seconds * 1e3) {
+  while (!isOver()) {
     // The clock is looked at about every thousand messages.
     for (let bursts = Math.ceil(1_024 / burst); bursts > 0; bursts -= 1) {
       const all = new Promise((resolve) => {
@@ -54,17 +53,17 @@ async function run(seconds) {
       }
       await all
     }
-    now = performance.now()
   }
+  const elapsed = performance.now() - begin
   if (received !== sent) fail(`received ${received} of ${sent}`)
   const cpu = process.cpuUsage(cpuBegin)
-  return { messages: received - from, seconds: (now - begin) / 1e3, cpu: (cpu.user + cpu.system) / 1e6 }
+  return { messages: received - from, seconds: elapsed / 1e3, cpu: (cpu.user + cpu.system) / 1e6 }
 }
 
 mustGoOn(
   () => received,
   () => sent,
 )
-await run(warmUp)
-tell('measured', await run(duration))
+await run(lasting(warmUp))
+tell('measured', await run(lasting(duration)))
 await leave(close)

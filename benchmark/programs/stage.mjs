@@ -94,6 +94,32 @@ export function payloads(bytes) {
   })
 }
 
+/** How much CPU is to be used in a second that counts, in seconds, and how many seconds more may be waited for it. */
+const SHARE = 0.75
+const PATIENCE = 4
+/** How often that is looked at, in milliseconds. */
+const LOOK = 20
+
+function ownCpu() {
+  const { user, system } = process.cpuUsage()
+  return (user + system) / 1e6
+}
+
+/**
+ * What is returned says whether so many seconds are over. On a machine that others keep busy a program may hardly have
+ * run by then: code that is not yet compiled would be measured, and a handful of messages. So they last until what they
+ * are meant for has had its share of a CPU, or until it is no use waiting. `cpu` gives seconds, or undefined.
+ */
+export function lasting(seconds, cpu = ownCpu) {
+  const begin = performance.now()
+  const before = cpu()
+  return () => {
+    const elapsed = (performance.now() - begin) / 1e3
+    if (elapsed < seconds) return false
+    return elapsed >= seconds * PATIENCE || before === undefined || !(cpu() - before < seconds * SHARE)
+  }
+}
+
 /** Measures a window: from the end of the warm-up, how many of something came, and what CPU which process used. */
 export class Meter {
   #warmUp = settings.warmUp
@@ -101,6 +127,7 @@ export class Meter {
   #watch = settings.watch ?? {}
   #count
   #begun = false
+  #isMeasuring = false
 
   /** `count` says how many came so far. */
   constructor(count) {
@@ -112,13 +139,19 @@ export class Meter {
     this.#watch = processes
   }
 
+  /** True from the end of the warm-up. */
+  get isMeasuring() {
+    return this.#isMeasuring
+  }
+
   /** Call it when the first has come. */
   begin() {
     if (this.#begun) return
     this.#begun = true
-    setTimeout(() => {
+    this.#after(this.#warmUp, () => {
+      this.#isMeasuring = true
       const from = this.#look()
-      setTimeout(() => {
+      this.#after(this.#duration, () => {
         const to = this.#look()
         const messages = to.count - from.count
         const cpu = {}
@@ -126,8 +159,19 @@ export class Meter {
           cpu[name] = seconds === undefined ? undefined : seconds - from.cpu[name]
         }
         tell('measured', { messages, seconds: (to.at - from.at) / 1e3, cpu })
-      }, this.#duration * 1e3)
-    }, this.#warmUp * 1e3)
+      })
+    })
+  }
+
+  #after(seconds, then) {
+    const isOver = lasting(seconds, () => this.#used())
+    const look = () => (isOver() ? then() : setTimeout(look, LOOK))
+    setTimeout(look, seconds * 1e3)
+  }
+
+  /** Seconds of CPU of all processes together. */
+  #used() {
+    return Object.values(this.#look().cpu).reduce((sum, seconds) => sum + seconds, 0)
   }
 
   #look() {
