@@ -17,6 +17,7 @@ import { socket } from './workloads/socket.mjs'
  * - `floors`: those of them that do less than a bus and set no mark,
  * - `figures` by key: `title` with its unit behind the last comma, and `goal`, one or several
  *   `{ atLeast | atMost, of, for }`: `of` is a reference or a list, of which the best counts, `for` names peers,
+ * - `leftOut`: peers that are not measured under it, by name, with the reason,
  * - `run(stage, contestant, options)`, which gives the figures by key.
  */
 export const workloads = { ...inProcess, ...boundary, ...socket, ...betweenProcesses }
@@ -59,6 +60,7 @@ export async function measureNode({
   names = [],
   rounds = 5,
   peers: wanted,
+  warmUp = WARM_UP,
   duration = DURATION,
   payload = PAYLOAD,
   elbusd,
@@ -75,7 +77,7 @@ export async function measureNode({
   )
   for (const [name, reason] of Object.entries(missing)) console.error(`not measured: ${name}: ${reason}`)
 
-  const options = { warmUp: WARM_UP, duration, payload, elbusd, servers }
+  const options = { warmUp, duration, payload, elbusd, servers }
   const isThere = (contestant) => {
     const name = nameOf(contestant)
     // What runs in one process with us is no peer that could be missing.
@@ -98,8 +100,11 @@ export async function measureNode({
   }
   return {
     part: 'node',
-    about: machine({ elbusd, versions }),
-    settings: { rounds, warmUp: WARM_UP, duration, payload, peers: wanted },
+    about: {
+      ...machine({ elbusd, versions }),
+      'left out': Object.assign({}, ...chosen.map((load) => load.leftOut)),
+    },
+    settings: { rounds, warmUp, duration, payload, peers: wanted },
     cases,
     samples,
     loads,

@@ -8,6 +8,7 @@ import { measureNode, peerNames, workloadNames, workloads } from '../node.mjs'
 import { overLinks } from '../peers/links.mjs'
 import { overTopics } from '../peers/messages.mjs'
 import { peers, preparePeers } from '../peers/peers.mjs'
+import { betweenProcesses } from '../workloads/between-processes.mjs'
 
 const INSIDE = ['in process', 'our client', 'EventEmitter', 'MessageChannel']
 const loads = Object.values(workloads).flat()
@@ -24,6 +25,14 @@ test('contestants are peers over a transport they have, or run in one process', 
       const { isDirect, transports } = peers[name]
       assert.ok(isDirect ? transport === undefined : transports.includes(transport), `${load}: ${contestant}`)
     }
+  }
+})
+
+test('each load between processes names every peer, or says why not', () => {
+  for (const { load, contestants, leftOut = {} } of Object.values(betweenProcesses).flat()) {
+    const named = new Set(contestants.map((contestant) => contestant.split(' ')[0]))
+    const without = peerNames.filter((name) => !named.has(name))
+    assert.deepEqual(without.sort(), Object.keys(leftOut).sort(), load)
   }
 })
 
@@ -158,14 +167,14 @@ test('a program that ends before its time ends what waits for another', { timeou
   }
 })
 
-test('a short run', { timeout: 60_000 }, async () => {
+test('a short run', { timeout: 120_000 }, async () => {
   const names = ['message', 'remote-call', 'delivery']
   const wanted = ['hub', 'process.send', 'MessagePort']
   const { samples, failure, missing, cases } = await measureNode({
     names,
     rounds: 1,
     peers: wanted,
-    duration: 0.1,
+    duration: 0.2,
   })
   assert.equal(failure, undefined)
   assert.deepEqual(missing, {})

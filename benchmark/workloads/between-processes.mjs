@@ -18,6 +18,10 @@ const unix = ['embedded unix', 'elbusd unix', 'hub unix']
 const tcp = ['embedded tcp', 'elbusd tcp', 'hub tcp', ...BROKERS.map((name) => `${name} tcp`)]
 const direct = ['process.send', 'MessagePort']
 
+/** Why some are left out of a load. */
+const CALLS_ONLY = 'for calls only, which it is made for'
+const onlyCalls = { moleculer: CALLS_ONLY }
+
 /**
  * Which others a contestant is put in relation to: ours to all over the same transport, and to those without one, the
  * others to the hub.
@@ -124,6 +128,7 @@ function publication(receivers) {
     id: 'N4',
     contestants,
     references: references(contestants),
+    leftOut: onlyCalls,
     figures: {
       rate: {
         title: 'deliveries, M/s',
@@ -150,6 +155,7 @@ function message() {
     id: 'N4',
     contestants,
     references: references(contestants),
+    leftOut: onlyCalls,
     figures: {
       rate: { title: 'messages, M/s' },
       cpu: { title: 'CPU of all, s per million' },
@@ -170,6 +176,7 @@ function large() {
     id: 'N4',
     contestants,
     references: references(contestants),
+    leftOut: onlyCalls,
     figures: {
       rate: { title: 'payload, MB/s' },
       cpu: { title: 'CPU of all, s per million' },
@@ -229,6 +236,7 @@ function delivery() {
     id: 'N6',
     contestants,
     references: allReferences(contestants),
+    leftOut: onlyCalls,
     figures: {
       total: { title: 'from the start of the broker, ms' },
       client: { title: 'of that after the broker listened, ms' },
@@ -267,6 +275,12 @@ function idle() {
     id: 'idle',
     contestants,
     references: allReferences(contestants),
+    leftOut: {
+      ...onlyCalls,
+      ...Object.fromEntries(
+        ['zeromq', ...direct].map((name) => [name, 'no broker of its own, so no idle clients']),
+      ),
+    },
     figures: {
       each: { title: 'memory of the broker for each client, KiB' },
       alone: { title: 'memory of the broker without clients, MiB' },
