@@ -94,7 +94,7 @@ export function payloads(bytes) {
   })
 }
 
-/** How much CPU is to be used in a second that counts, in seconds, and how many seconds more may be waited for it. */
+/** Seconds of CPU that are to be used in each second, and how many times as long may be waited for them. */
 const SHARE = 0.75
 const PATIENCE = 4
 /** How often that is looked at, in milliseconds. */
