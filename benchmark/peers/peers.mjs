@@ -37,8 +37,9 @@ const tcpMqtt = { transports: ['tcp'], client: 'mqtt' }
 
 /**
  * By the name `--peers` takes. `packages` are folders here with a lockfile of their own; `server` is a program that has
- * to be there. `start` gives the client's module, an address and the process of the far side, if there is one. `isDirect`:
- * there is none, and one process starts the other.
+ * to be there. `start` gives the client's module, an address, the process of the far side if there is one, and `isOrdered`
+ * where who is called has to be there before the caller. `isDirect`: there is no far side, and one process starts the
+ * other.
  */
 export const peers = {
   embedded: {
@@ -134,7 +135,10 @@ export const peers = {
   moleculer: {
     transports: ['tcp'],
     packages: ['moleculer'],
-    start: async () => ({ client: 'moleculer', address: `${HOST}:${await freePort()}` }),
+    async start() {
+      // A node that finds nobody at an address when it starts does not look there again for long.
+      return { client: 'moleculer', address: `${HOST}:${await freePort()}`, isOrdered: true }
+    },
   },
   'process.send': {
     isDirect: true,

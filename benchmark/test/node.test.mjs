@@ -1,5 +1,6 @@
 // The loads from Node and their peers: that they fit together, and that what a peer is made of does what it says.
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
 import net from 'node:net'
 import { test } from 'node:test'
 import { Stage } from '../actor.mjs'
@@ -72,6 +73,20 @@ test('what is missing is named, with what to do about it', () => {
     assert.deepEqual(servers, {})
   } finally {
     process.env.PATH = PATH
+  }
+})
+
+test('the lockfiles of the peers hold all that is depended on, and name no registry', () => {
+  for (const name of new Set(Object.values(peers).flatMap(({ packages = [] }) => packages))) {
+    const file = new URL(`../peers/${name}/package-lock.json`, import.meta.url)
+    const locked = Object.entries(JSON.parse(readFileSync(file, 'utf8')).packages)
+    const there = new Set(locked.map(([where]) => where.slice(where.lastIndexOf('node_modules/') + 13)))
+    for (const [where, { resolved, dependencies, optionalDependencies }] of locked) {
+      assert.equal(resolved, undefined, `${name}: ${where}`)
+      for (const needed of Object.keys({ ...dependencies, ...optionalDependencies })) {
+        assert.ok(there.has(needed), `${name}: ${where} needs ${needed}`)
+      }
+    }
   }
 })
 

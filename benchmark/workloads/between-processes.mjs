@@ -71,8 +71,10 @@ async function startPair(stage, contestant, options, { first, second, settings, 
   const broker = far.pid === undefined ? {} : { broker: [far.pid] }
   if (!far.isDirect) {
     const other = stage.start(second.program, { ...common, ...second.settings })
+    const isReady = other.next('ready')
+    if (far.isOrdered) await isReady
     const one = stage.start(first.program, { ...common, ...first.settings })
-    const [onePid, otherPid] = await Promise.all([one.next('ready'), other.next('ready')])
+    const [onePid, otherPid] = await Promise.all([one.next('ready'), isReady])
     return { one, others: [other], watch: { ...broker, [first.as]: [onePid], [second.as]: [otherPid] } }
   }
   const expected = await Promise.all(

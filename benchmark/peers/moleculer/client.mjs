@@ -24,7 +24,11 @@ export async function open(address, name) {
   }
   await broker.start()
   return {
-    ready: () => broker.waitForServices('callee', 10_000, 20),
+    async ready() {
+      await broker.waitForServices('callee', 10_000, 20)
+      // Several first calls at once would open a connection each.
+      if (!isCallee) await broker.call('callee.echo', { data: Buffer.alloc(1) })
+    },
     serve: () => undefined,
     call: async (target, data) => (await broker.call(`${target}.echo`, { data })).data,
     close: () => broker.stop(),
