@@ -89,6 +89,8 @@ export async function measureNode({
     return { ...load, contestants: isPossible ? load.contestants.filter(isThere) : [] }
   })
 
+  const leftOut = Object.assign({}, ...chosen.map((load) => load.leftOut))
+  const isWithout = Object.keys(leftOut).length > 0
   const loads = []
   const samples = new Map()
   const failures = []
@@ -100,10 +102,7 @@ export async function measureNode({
   }
   return {
     part: 'node',
-    about: {
-      ...machine({ elbusd, versions }),
-      'left out': Object.assign({}, ...chosen.map((load) => load.leftOut)),
-    },
+    about: { ...machine({ elbusd, versions }), ...(isWithout ? { 'left out': leftOut } : {}) },
     settings: { rounds, warmUp, duration, payload, peers: wanted },
     cases,
     samples,
