@@ -1,15 +1,28 @@
 //! A client inside the broker's process: no socket, no handshake. Its operations are routed on the calling
-//! thread; what it receives comes from its outbox as from any other.
+//! thread; what it receives comes from its outbox as from any other. What it answers while it receives leaves
+//! together: whoever made the calls is woken once.
 
 use crate::broker::Inner;
 use crate::{BrokerError, LocalSession};
 use bytes::{Buf, Bytes};
-use elbus_protocol::{ErrorCode, EventHeader, Header, OpBody, QoS};
-use elbus_routing::{ClientEntry, Drain, Outbox};
+use elbus_protocol::{ErrorCode, EventHeader, Header, OpBody, QoS, RpcFrame};
+use elbus_routing::{ClientEntry, Drain, Outbox, Sender};
 use elbus_rpc::{Ack, Endpoint, EndpointOptions, Link, SubmitError, WeakEndpoint};
+use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// Frames handed over before others get the thread (count).
+const TURN_FRAMES: usize = 128;
+
+/// How long an answer may wait for those behind it, as long as no handler takes longer.
+const ANSWER_DELAY: Duration = Duration::from_micros(100);
+
+/// Answers longer than this are handed over as they are instead of being copied into the receiver's queue, in bytes.
+const SHARED_BYTES: usize = 4 << 10;
 
 /// A client inside the broker's process.
 ///
@@ -23,6 +36,44 @@ pub struct LocalLink {
     client: Arc<ClientEntry>,
     /// One operation at a time; held while it is routed, never over a wait.
     session: Mutex<LocalSession>,
+    /// Used by whoever holds what was taken out of the client's queue, and so by one at a time.
+    answers: Mutex<Answers>,
+}
+
+/// Answers to the calls that are being handed over.
+struct Answers {
+    sender: Sender,
+    /// The payload of one, for the next one to be encoded in.
+    payload: Vec<u8>,
+    /// When those answered are woken, even if more are to come. None outside a row of frames.
+    due: Option<Instant>,
+}
+
+impl Answers {
+    fn flush(&mut self) {
+        self.sender.flush();
+        self.sender.begin_turn();
+        // Nobody waits here for a full receiver: its caller runs into its deadline.
+        drop(self.sender.take_stalled());
+    }
+}
+
+impl LocalLink {
+    fn answers(&self) -> MutexGuard<'_, Answers> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A row of frames begins.
+    fn begin_row(&self) {
+        self.answers().due = Some(Instant::now() + ANSWER_DELAY);
+    }
+
+    /// The row has ended: wakes everybody answered in it.
+    fn end_row(&self) {
+        let mut answers = self.answers();
+        answers.due = None;
+        answers.flush();
+    }
 }
 
 /// Tells the client's task that there is something to take.
@@ -66,6 +117,28 @@ impl Link for LocalLink {
         }
     }
 
+    fn answer(&self, target: &str, answer: &RpcFrame<'_>, realtime: bool) -> Result<(), SubmitError> {
+        if self.client.outbox().is_closed() {
+            return Err(SubmitError::Closed);
+        }
+        let mut answers = self.answers();
+        let Answers { sender, payload, due } = &mut *answers;
+        payload.clear();
+        answer.encode_into(payload);
+        let shared = (payload.len() > SHARED_BYTES).then(|| Bytes::from(mem::take(payload)));
+        let op = OpBody::Message { target, payload: shared.as_ref().map_or(payload, |shared| shared) };
+        let result = self.broker.router.handle_local(sender, &op, realtime, shared.as_ref());
+        if realtime || due.is_none_or(|due| Instant::now() >= due) {
+            *due = due.and(Some(Instant::now() + ANSWER_DELAY));
+            answers.flush();
+        }
+        match result {
+            Err(ErrorCode::NotDelivered) => Err(SubmitError::Overflow),
+            // A caller that has left is owed nothing.
+            _ => Ok(()),
+        }
+    }
+
     fn release(&self, frames: usize, bytes: usize) {
         self.client.outbox().release(frames, bytes);
     }
@@ -89,8 +162,13 @@ pub(crate) fn register(
     let (wake, closed) = (Arc::clone(&drain.wake), Arc::clone(&drain.closed));
     let session = LocalSession::register(broker, name, Box::new(drain))?;
     let client = Arc::clone(session.client());
-    let link =
-        LocalLink { broker: Arc::clone(broker), client: Arc::clone(&client), session: Mutex::new(session) };
+    let answers = Answers { sender: Sender::new(Arc::clone(&client)), payload: Vec::new(), due: None };
+    let link = LocalLink {
+        broker: Arc::clone(broker),
+        client: Arc::clone(&client),
+        session: Mutex::new(session),
+        answers: Mutex::new(answers),
+    };
     // The endpoint runs handlers on the runtime it was made on.
     let _on_runtime = broker.runtime.enter();
     let endpoint = Endpoint::new(Arc::new(link), options);
@@ -118,16 +196,19 @@ impl Drop for Leaving {
 /// Hands frames over until the client is closed.
 async fn drive(leaving: Leaving, wake: Arc<Notify>, closed: Arc<AtomicBool>) {
     let outbox = leaving.client.outbox();
+    let mut turn = 0;
     while !closed.load(Ordering::Acquire) {
         wake.notified().await;
         let mut next = outbox.take();
         while let Some(batch) = next {
             let Some(endpoint) = leaving.endpoint.upgrade() else { return };
             let (first, rest) = batch.into_buffers();
-            deliver(&endpoint, first).await;
-            for bytes in rest {
-                deliver(&endpoint, bytes).await;
+            endpoint.link().begin_row();
+            for bytes in std::iter::once(first).chain(rest) {
+                deliver(&endpoint, bytes, &mut turn).await;
             }
+            // While the batch is ours: answers are the business of whoever holds one.
+            endpoint.link().end_row();
             drop(endpoint);
             next = outbox.complete(Vec::new(), 0, 0);
         }
@@ -135,7 +216,7 @@ async fn drive(leaving: Leaving, wake: Arc<Notify>, closed: Arc<AtomicBool>) {
 }
 
 /// Hands over one frame after the other; a queue of tens of thousands is no reason to keep the thread from others.
-async fn deliver(endpoint: &LocalClient, mut bytes: Bytes) {
+async fn deliver(endpoint: &LocalClient, mut bytes: Bytes, turn: &mut usize) {
     while let Some(header) = EventHeader::read(&bytes) {
         let body_length = usize::try_from(header.body_length()).unwrap_or(usize::MAX);
         if bytes.len().saturating_sub(EventHeader::BYTES) < body_length {
@@ -144,6 +225,12 @@ async fn deliver(endpoint: &LocalClient, mut bytes: Bytes) {
         bytes.advance(EventHeader::BYTES);
         // The frames are our own, so they parse.
         let _ = endpoint.deliver(header, bytes.split_to(body_length));
-        tokio::task::consume_budget().await;
+        *turn += 1;
+        if *turn == TURN_FRAMES {
+            *turn = 0;
+            endpoint.link().end_row();
+            tokio::task::yield_now().await;
+            endpoint.link().begin_row();
+        }
     }
 }

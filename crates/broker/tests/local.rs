@@ -593,6 +593,74 @@ fn options_of_an_in_process_client() {
     block_on(broker.close());
 }
 
+/// Answers at once, after some time on the thread it is asked on.
+struct Slow(Duration);
+
+impl Handlers for Slow {
+    async fn call(&self, request: Request) -> Result<Bytes, RpcError> {
+        std::thread::sleep(self.0);
+        Ok(request.params_bytes())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_to_calls_that_came_together_leave_together() {
+    const CALLS: u32 = 40;
+    let broker = paused_broker(1_000);
+    let service = broker.client("v.service").unwrap();
+    service.serve(Service::default());
+    let mut caller = PipeClient::login(&broker, &Listener::unix("pipe"), "v.caller").await;
+    let mut answered = 0;
+    // With the acknowledgements where the answer is at hand, in one write of their own where a task answers.
+    for (target, method, writes) in
+        [(".broker", "test", 2), (".broker", "stats", 2), ("v.service", "echo", 2)]
+    {
+        settle().await;
+        let before = caller.writes_by_broker();
+        let calls: Vec<u8> = (1..=CALLS).flat_map(|id| call(id, target, method, b"")).collect();
+        caller.send(calls).await;
+        for id in 1..=CALLS {
+            assert_eq!(caller.ack(id).await, 1);
+        }
+        for id in 1..=CALLS {
+            let frame = caller.frame().await;
+            assert_eq!(
+                (frame.payload()[0], &frame.payload()[1..5]),
+                (0x11, &id.to_le_bytes()[..]),
+                "{method}"
+            );
+            answered += 1;
+        }
+        assert_eq!(caller.writes_by_broker() - before, writes, "{method}");
+    }
+    assert_eq!(answered, 3 * CALLS);
+    broker.close().await;
+}
+
+#[test]
+fn an_answer_does_not_wait_for_slow_handlers_behind_it() {
+    const CALLS: u32 = 5;
+    const SLOW: Duration = Duration::from_millis(50);
+    let broker = broker();
+    let address = listen_unix(&broker);
+    let service = broker.client("v.service").unwrap();
+    service.serve(Slow(SLOW));
+    let mut caller = Raw::login(&address, "v.caller");
+    caller.send((1..=CALLS).flat_map(|id| call(id, "v.service", "any", b"")).collect::<Vec<_>>());
+    for id in 1..=CALLS {
+        assert_eq!(caller.ack(id), 1);
+    }
+    let answers: Vec<_> = (1..=CALLS)
+        .map(|_| {
+            assert_eq!(caller.frame().payload()[0], 0x11);
+            Instant::now()
+        })
+        .collect();
+    let spread = answers[answers.len() - 1] - answers[0];
+    assert!(spread >= SLOW * (CALLS - 2), "all came at once: {spread:?}");
+    block_on(broker.close());
+}
+
 async fn timeout_next(messages: &mut elbus_rpc::Messages) -> Vec<u8> {
     timeout(WAIT, messages.next()).await.unwrap().unwrap().payload().to_vec()
 }

@@ -38,6 +38,15 @@ pub(crate) struct Core {
     runtime: Option<Handle>,
 }
 
+/// Where an answer is sent from: see [`Link::answer`].
+#[derive(Clone, Copy)]
+enum Stack {
+    /// The delivery of the call.
+    Delivery,
+    /// The handler's own task.
+    Task,
+}
+
 impl Core {
     pub(crate) fn new(link: Arc<dyn Link>, options: EndpointOptions) -> Self {
         Self {
@@ -189,7 +198,7 @@ impl Core {
             return;
         };
         let sender = notification.sender.clone();
-        self.run(handlers.notification(notification), slot, None, move |_, result| {
+        self.run(handlers.notification(notification), slot, None, move |_, result, _| {
             if result.is_err() {
                 log_panic(&sender, b"notification");
             }
@@ -199,7 +208,7 @@ impl Core {
     fn take_request(self: &Arc<Self>, request: Request) {
         let Request { id, realtime, .. } = request;
         let sender = request.sender.clone();
-        let refuse = |code: RpcCode| self.answer(&sender, id, realtime, &Err(code.into()));
+        let refuse = |code: RpcCode| self.answer(&sender, id, realtime, &Err(code.into()), Stack::Delivery);
         if str::from_utf8(&request.method).is_err() {
             return refuse(RpcCode::from_bus(ErrorCode::Data));
         }
@@ -212,12 +221,12 @@ impl Core {
         let method = request.method.clone();
         // An id of 0 names many requests, so it cancels none.
         let caller = (id != 0).then(|| Caller { name: request.sender().into(), id });
-        self.run(handlers.call(request), slot, caller, move |core, result| {
+        self.run(handlers.call(request), slot, caller, move |core, result, stack| {
             let outcome = result.unwrap_or_else(|Panicked| {
                 log_panic(&sender, &method);
                 Err(RpcCode::INTERNAL.into())
             });
-            core.answer(&sender, id, realtime, &outcome);
+            core.answer(&sender, id, realtime, &outcome, stack);
         });
     }
 
@@ -227,47 +236,54 @@ impl Core {
         mut future: HandlerFuture<T>,
         slot: Slot,
         caller: Option<Caller>,
-        finish: impl FnOnce(&Self, Result<T, Panicked>) + Send + 'static,
+        finish: impl FnOnce(&Self, Result<T, Panicked>, Stack) + Send + 'static,
     ) {
         if let Poll::Ready(result) = poll_first(&mut future) {
             drop(slot);
-            return finish(self, result);
+            return finish(self, result, Stack::Delivery);
         }
         let Some(runtime) = Handle::try_current().ok().or_else(|| self.runtime.clone()) else {
             tracing::error!(client = self.link.name(), "a handler waits, but there is no tokio runtime");
-            return finish(self, Err(Panicked));
+            return finish(self, Err(Panicked), Stack::Delivery);
         };
         // Weak: a handler that never ends must not keep the connection of a dropped endpoint.
         let core = Arc::downgrade(self);
         self.running.spawn(&runtime, slot, caller, future, move |result| {
             if let Some(core) = core.upgrade() {
-                finish(&core, result);
+                finish(&core, result, Stack::Task);
             }
         });
     }
 
     /// Sends an answer to the full name of the caller. Its acknowledgement is not waited for.
-    fn answer(&self, sender: &[u8], id: u32, realtime: bool, outcome: &Result<Bytes, RpcError>) {
+    fn answer(
+        &self,
+        sender: &[u8],
+        id: u32,
+        realtime: bool,
+        outcome: &Result<Bytes, RpcError>,
+        stack: Stack,
+    ) {
         if id == 0 {
             return;
         }
         let Ok(sender) = str::from_utf8(sender) else { return };
-        let qos = QoS::new(true, realtime);
+        let send = |answer: &RpcFrame<'_>| match stack {
+            Stack::Delivery => self.link.answer(sender, answer, realtime),
+            Stack::Task => self.submit_rpc(sender, answer, QoS::new(true, realtime)).map(drop),
+        };
         let sent = match outcome {
-            Ok(result) => self.submit_rpc(sender, &RpcFrame::Reply { id, result }, qos),
-            Err(RpcError { code, data }) => {
-                self.submit_rpc(sender, &RpcFrame::Error { id, code: *code, data }, qos)
-            }
+            Ok(result) => send(&RpcFrame::Reply { id, result }),
+            Err(RpcError { code, data }) => send(&RpcFrame::Error { id, code: *code, data }),
         };
         // The caller is told at once instead of running into its deadline: so few bytes may fit where the answer did not.
-        let told = match sent {
+        let refused = match sent {
             Err(SubmitError::TooLarge { .. }) => Some(ErrorCode::Data),
             Err(SubmitError::Overflow) => Some(ErrorCode::NotDelivered),
             _ => None,
         };
-        let sent = told.map_or(sent, |code| {
-            let code = RpcCode::from_bus(code);
-            self.submit_rpc(sender, &RpcFrame::Error { id, code, data: b"" }, qos)
+        let sent = refused.map_or(sent, |code| {
+            send(&RpcFrame::Error { id, code: RpcCode::from_bus(code), data: b"" })
         });
         if sent.is_err() {
             count(&self.dropped.answers);

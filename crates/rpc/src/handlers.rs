@@ -12,8 +12,8 @@ use std::sync::Arc;
 ///
 /// Each call runs on its own, so answers may go out in another order than the calls came in. A handler is
 /// first polled where frames are received: one that is ready without waiting costs no task, and one that
-/// blocks or computes for long holds up everything this client receives; hand such work to
-/// `tokio::task::spawn_blocking`. A handler that waits is moved to a task of its own. It is dropped when its
+/// blocks or computes for long holds up everything this client receives, and what it has just answered; hand
+/// such work to `tokio::task::spawn_blocking`. A handler that waits is moved to a task of its own. It is dropped when its
 /// caller cancels the call and when the connection ends.
 ///
 /// A panic is answered with [`elbus_protocol::RpcCode::INTERNAL`] without data and ends nothing else.

@@ -3,7 +3,7 @@
 
 use crate::Ack;
 use bytes::Bytes;
-use elbus_protocol::{ErrorCode, OpBody, QoS};
+use elbus_protocol::{ErrorCode, OpBody, QoS, RpcFrame};
 use thiserror::Error;
 
 /// A registered client's connection to a broker.
@@ -26,6 +26,18 @@ pub trait Link: Send + Sync + 'static {
     /// # Errors
     /// As [`SubmitError`]; the operation was not and will not be carried out.
     fn submit(&self, op: &OpBody<'_>, qos: QoS, payload: &Bytes) -> Result<Ack, SubmitError>;
+
+    /// Sends the answer to a call while that call is being delivered: on the stack of [`crate::Endpoint::deliver`]
+    /// and no other. A link that delivers many frames in a row may wake whoever is answered at the end of the row.
+    ///
+    /// # Errors
+    /// As [`SubmitError`].
+    fn answer(&self, target: &str, answer: &RpcFrame<'_>, realtime: bool) -> Result<(), SubmitError> {
+        let payload = Bytes::from(answer.encode());
+        let op = OpBody::Message { target, payload: &payload };
+        // The acknowledgement is not waited for.
+        self.submit(&op, QoS::new(true, realtime), &payload).map(drop)
+    }
 
     /// The user took (or will never take) `frames` delivered frames of `bytes` wire bytes in all, headers
     /// included; what they occupied may be used again. Each delivered frame is released exactly once.

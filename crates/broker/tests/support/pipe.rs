@@ -24,6 +24,8 @@ struct Lane {
     capacity: usize,
     /// Bytes ever written.
     written: u64,
+    /// How often the broker wrote.
+    writes: u64,
     /// Nothing more will be written.
     finished: bool,
     /// Nobody will read.
@@ -121,6 +123,7 @@ impl Socket for BrokerEnd {
 
     fn try_write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut lane = lock(&self.0.to_client);
+        lane.writes += 1;
         let mut written = 0;
         for piece in pieces {
             match lane.write(piece) {
@@ -263,6 +266,11 @@ impl PipeClient {
     /// Bytes the broker has ever written to this client.
     pub(crate) fn written_by_broker(&self) -> u64 {
         lock(&self.lanes.to_client).written
+    }
+
+    /// How often the broker has written to this client.
+    pub(crate) fn writes_by_broker(&self) -> u64 {
+        lock(&self.lanes.to_client).writes
     }
 
     /// Bytes sent and not yet read by the broker.
