@@ -1,19 +1,29 @@
 //! A client inside the broker's process: no socket, no handshake. Its operations are routed on the calling
 //! thread; what it receives comes from its outbox as from any other. What it answers while it receives leaves
 //! together: whoever made the calls is woken once.
+//!
+//! A call of `.broker` is a straight line where its answer is at hand: `frame_reader.rs` reads it, the router puts it
+//! into this client's queue, the end of the caller's turn rings [`LocalDrain`], which answers on that same thread into
+//! the caller's queue, and all answers of the turn leave in one write together with its acknowledgements. From the
+//! first frame that needs more than that, the rest is left to the client's task.
 
 use crate::broker::Inner;
 use crate::{BrokerError, LocalSession};
 use bytes::{Buf, Bytes};
+use elbus_protocol::reserved::BROKER_NAME;
 use elbus_protocol::{ErrorCode, EventHeader, Header, OpBody, QoS, RpcFrame};
-use elbus_routing::{ClientEntry, Drain, Outbox, Sender};
+use elbus_routing::{Batch, ClientEntry, Drain, Outbox, Sender};
 use elbus_rpc::{Ack, Endpoint, EndpointOptions, Link, SubmitError, WeakEndpoint};
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+/// Calls a thread answers for whoever brings them before the rest is left to the task (count): what is usually under
+/// way, and less work than a turn of routing.
+const READY_CALLS: usize = 256;
 
 /// Frames handed over before others get the thread (count).
 const TURN_FRAMES: usize = 128;
@@ -45,7 +55,7 @@ struct Answers {
     sender: Sender,
     /// The payload of one, for the next one to be encoded in.
     payload: Vec<u8>,
-    /// When those answered are woken, even if more are to come. None outside a row of frames.
+    /// When those answered are woken, even if more are to come. None: not before the end of the row.
     due: Option<Instant>,
 }
 
@@ -63,7 +73,7 @@ impl LocalLink {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A row of frames begins.
+    /// A row of frames begins whose handlers may take their time.
     fn begin_row(&self) {
         self.answers().due = Some(Instant::now() + ANSWER_DELAY);
     }
@@ -76,20 +86,84 @@ impl LocalLink {
     }
 }
 
-/// Tells the client's task that there is something to take.
-struct LocalDrain {
-    wake: Arc<Notify>,
-    closed: Arc<AtomicBool>,
+/// What the client's task and those who send to the client share.
+#[derive(Default)]
+struct Bell {
+    /// Tells the task that there is something to take.
+    wake: Notify,
+    closed: AtomicBool,
+    /// Who answers what is ready, of `.broker` alone: handlers of others are no business of a thread that sends to them.
+    ready: OnceLock<WeakEndpoint<LocalLink>>,
+    /// A batch left to the task, and how much of it is done, in bytes. Held for the exchange.
+    left: Mutex<Option<(Batch, usize)>>,
 }
 
+impl Bell {
+    fn left(&self) -> MutexGuard<'_, Option<(Batch, usize)>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Answers what is ready. False if something is left to the task.
+    fn answer(&self, endpoint: &LocalClient, outbox: &Outbox) -> bool {
+        let mut most = READY_CALLS;
+        // If somebody else has a batch it looks for the next one afterwards.
+        let mut next = outbox.take();
+        while let Some(batch) = next {
+            let (frames, bytes) = answer_ready(endpoint, &batch, most);
+            endpoint.link().end_row();
+            if bytes < batch.length {
+                outbox.release(frames, bytes);
+                *self.left() = Some((batch, bytes));
+                return false;
+            }
+            most = most.saturating_sub(frames);
+            next = outbox.complete(batch.into_buffer(), frames, bytes);
+        }
+        true
+    }
+}
+
+/// Answers the calls at the beginning of a batch, `most` of them. Returns how many frames and bytes that were.
+fn answer_ready(endpoint: &LocalClient, batch: &Batch, most: usize) -> (usize, usize) {
+    let (mut frames, mut bytes) = (0, 0);
+    for mut piece in batch.pieces() {
+        while frames < most
+            && let Some((header, body, rest)) = split_frame(piece)
+            && endpoint.answer_ready(header, body)
+        {
+            frames += 1;
+            bytes += piece.len() - rest.len();
+            piece = rest;
+        }
+        if !piece.is_empty() {
+            break;
+        }
+    }
+    (frames, bytes)
+}
+
+/// The first frame of `bytes`, and what is behind it; `None` if they hold no whole one.
+fn split_frame(bytes: &[u8]) -> Option<(EventHeader, &[u8], &[u8])> {
+    let header = EventHeader::read(bytes)?;
+    let length = usize::try_from(header.body_length()).ok()?;
+    let (body, rest) = bytes.get(EventHeader::BYTES..)?.split_at_checked(length)?;
+    Some((header, body, rest))
+}
+
+struct LocalDrain(Arc<Bell>);
+
 impl Drain for LocalDrain {
-    fn ready(&self, _: &Outbox) {
-        self.wake.notify_one();
+    fn ready(&self, outbox: &Outbox) {
+        let bell = &self.0;
+        let endpoint = bell.ready.get().and_then(WeakEndpoint::upgrade);
+        if !endpoint.is_some_and(|endpoint| bell.answer(&endpoint, outbox)) {
+            bell.wake.notify_one();
+        }
     }
 
     fn closed(&self) {
-        self.closed.store(true, Ordering::Release);
-        self.wake.notify_one();
+        self.0.closed.store(true, Ordering::Release);
+        self.0.wake.notify_one();
     }
 }
 
@@ -128,8 +202,8 @@ impl Link for LocalLink {
         let shared = (payload.len() > SHARED_BYTES).then(|| Bytes::from(mem::take(payload)));
         let op = OpBody::Message { target, payload: shared.as_ref().map_or(payload, |shared| shared) };
         let result = self.broker.router.handle_local(sender, &op, realtime, shared.as_ref());
-        if realtime || due.is_none_or(|due| Instant::now() >= due) {
-            *due = due.and(Some(Instant::now() + ANSWER_DELAY));
+        if realtime || due.is_some_and(|due| Instant::now() >= due) {
+            *due = due.map(|_| Instant::now() + ANSWER_DELAY);
             answers.flush();
         }
         match result {
@@ -158,9 +232,8 @@ pub(crate) fn register(
     name: &str,
     options: EndpointOptions,
 ) -> Result<LocalClient, BrokerError> {
-    let drain = LocalDrain { wake: Arc::default(), closed: Arc::default() };
-    let (wake, closed) = (Arc::clone(&drain.wake), Arc::clone(&drain.closed));
-    let session = LocalSession::register(broker, name, Box::new(drain))?;
+    let bell = Arc::new(Bell::default());
+    let session = LocalSession::register(broker, name, Box::new(LocalDrain(Arc::clone(&bell))))?;
     let client = Arc::clone(session.client());
     let answers = Answers { sender: Sender::new(Arc::clone(&client)), payload: Vec::new(), due: None };
     let link = LocalLink {
@@ -173,7 +246,11 @@ pub(crate) fn register(
     let _on_runtime = broker.runtime.enter();
     let endpoint = Endpoint::new(Arc::new(link), options);
     let leaving = Leaving { broker: Arc::clone(broker), client, endpoint: endpoint.downgrade() };
-    broker.runtime.spawn(drive(leaving, wake, closed));
+    if name == BROKER_NAME {
+        // Not set yet: this is the only place.
+        let _ = bell.ready.set(endpoint.downgrade());
+    }
+    broker.runtime.spawn(drive(leaving, bell));
     Ok(endpoint)
 }
 
@@ -194,23 +271,27 @@ impl Drop for Leaving {
 }
 
 /// Hands frames over until the client is closed.
-async fn drive(leaving: Leaving, wake: Arc<Notify>, closed: Arc<AtomicBool>) {
+async fn drive(leaving: Leaving, bell: Arc<Bell>) {
     let outbox = leaving.client.outbox();
     let mut turn = 0;
-    while !closed.load(Ordering::Acquire) {
-        wake.notified().await;
-        let mut next = outbox.take();
-        while let Some(batch) = next {
+    while !bell.closed.load(Ordering::Acquire) {
+        bell.wake.notified().await;
+        let left = bell.left().take();
+        let mut next = left.or_else(|| Some((outbox.take()?, 0)));
+        while let Some((batch, mut done)) = next {
             let Some(endpoint) = leaving.endpoint.upgrade() else { return };
             let (first, rest) = batch.into_buffers();
             endpoint.link().begin_row();
-            for bytes in std::iter::once(first).chain(rest) {
+            for mut bytes in std::iter::once(first).chain(rest) {
+                let skipped = done.min(bytes.len());
+                bytes.advance(skipped);
+                done -= skipped;
                 deliver(&endpoint, bytes, &mut turn).await;
             }
             // While the batch is ours: answers are the business of whoever holds one.
             endpoint.link().end_row();
             drop(endpoint);
-            next = outbox.complete(Vec::new(), 0, 0);
+            next = outbox.complete(Vec::new(), 0, 0).map(|batch| (batch, 0));
         }
     }
 }

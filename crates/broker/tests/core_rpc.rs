@@ -9,6 +9,7 @@ use elbus_broker::{Broker, CoreRpc, Listener};
 use elbus_protocol::RpcCode;
 use elbus_routing::{AaaMap, ClientAaa};
 use elbus_rpc::{Handlers, Notification, Request, RpcError};
+use std::future::IntoFuture;
 use std::time::Instant;
 use support::broker::{WAIT, block_on, eventually, listen, listen_tcp, listen_unix, socket_path};
 use support::frame::{Frame, MESSAGE, call, message, op, publish, subscribe};
@@ -422,6 +423,82 @@ fn own_handlers_may_pass_on_to_the_default_ones() {
     assert_eq!(client.call(".broker", "test", b""), b"\x11\x81\xA2ok\xC3");
     assert_eq!(client.call(".broker", "client.list", &filter("nobody")), b"\x11\x81\xA7clients\x90");
     assert_eq!(client.call(".broker", "none", b""), error(-32_601, b""));
+    block_on(broker.close());
+}
+
+/// More calls in a row than a thread answers for its caller, and some that it leaves to the task of `.broker`.
+#[test]
+fn calls_are_answered_in_the_order_they_were_made() {
+    const CALLS: u32 = 2_000;
+    let broker = broker();
+    let address = listen_unix(&broker);
+    let mut client = Raw::login(&address, "v.client");
+    let mut sent = Vec::new();
+    for id in 1..=CALLS {
+        let bytes = match id {
+            _ if id % 700 == 0 => call(id, ".broker", "benchmark.test", &[b'x'; 5_000]),
+            _ if id % 150 == 0 => call(id, ".broker", "stats", b""),
+            _ if id % 40 == 0 => call(id, ".broker", "client.list", &filter("nobody")),
+            _ if id % 7 == 0 => call(id, ".broker", "none", b""),
+            _ => call(id, ".broker", "test", b""),
+        };
+        // Without an acknowledgement.
+        sent.extend_from_slice(&bytes[..4]);
+        sent.push(bytes[4] & 0x3F);
+        sent.extend_from_slice(&bytes[5..]);
+    }
+    client.send(sent);
+    for id in 1..=CALLS {
+        let frame = client.frame();
+        let failed = id % 7 == 0 && id % 40 != 0 && id % 150 != 0 && id % 700 != 0;
+        assert_eq!(frame.payload()[0], if failed { 0x12 } else { 0x11 }, "{id}");
+        assert_eq!(frame.payload()[1..5], id.to_le_bytes());
+    }
+    assert_eq!(client.until_fence(), []);
+    block_on(broker.close());
+}
+
+#[test]
+fn callers_in_the_process_and_the_broker_itself_are_answered() {
+    let broker = broker();
+    let address = listen_unix(&broker);
+    let local = broker.client("v.local").unwrap();
+    let core = broker.core_client().unwrap();
+    block_on(async {
+        for caller in [&local, &core] {
+            for _ in 0..100 {
+                assert_eq!(caller.call(".broker", "test", []).await.unwrap(), b"\x81\xA2ok\xC3"[..]);
+                assert_eq!(caller.call(".broker", "benchmark.test", "x").await.unwrap(), "x");
+                assert_eq!(caller.call(".broker", "stats", []).await.unwrap()[0], 0x85);
+            }
+        }
+    });
+    // What is served later counts from then on.
+    core.serve(Own(broker.core_rpc()));
+    let mut client = Raw::login(&address, "v.client");
+    assert_eq!(client.call(".broker", "own", b"params"), b"\x11params");
+    block_on(broker.close());
+    assert!(block_on(local.call(".broker", "test", []).into_future()).is_err());
+}
+
+#[test]
+fn a_caller_that_leaves_with_its_calls_unanswered_harms_nobody() {
+    const CALLERS: usize = 50;
+    let broker = broker();
+    let address = listen_unix(&broker);
+    let mut witness = Raw::login(&address, "v.witness");
+    let calls: Vec<u8> = (1..=500).flat_map(|id| call(id, ".broker", "test", b"")).collect();
+    let mut left = 0;
+    for number in 0..CALLERS {
+        let mut caller = Raw::login(&address, &format!("v.caller{number}"));
+        caller.send(&calls);
+        drop(caller);
+        assert_eq!(witness.call(".broker", "test", b""), b"\x11\x81\xA2ok\xC3");
+        left += 1;
+    }
+    assert_eq!(left, CALLERS);
+    eventually("they are gone", || broker.clients(|name| name.starts_with("v.caller")).is_empty());
+    assert_eq!(witness.until_fence(), []);
     block_on(broker.close());
 }
 

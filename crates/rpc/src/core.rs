@@ -7,7 +7,7 @@ use crate::delivery::Layout;
 use crate::dropped::{Counters, count};
 use crate::handlers::{AnyHandlers, HandlerFuture};
 use crate::lock::lock;
-use crate::running::{Caller, Panicked, Running, Slot, poll_first};
+use crate::running::{Caller, Panicked, Running, Slot, ask, poll_first};
 use crate::stream::{Credit, Queued, StreamQueue};
 use crate::streams::Streams;
 use crate::{Ack, Delivery, EndpointOptions, Link, Notification, Request, RpcError, SubmitError};
@@ -36,6 +36,14 @@ pub(crate) struct Core {
     handlers: Mutex<Option<Arc<dyn AnyHandlers>>>,
     // Of the thread that made the endpoint, for frames delivered on one that has none.
     runtime: Option<Handle>,
+}
+
+/// Whom an answer goes to: the full name of the caller, the id it gave, and how it asked.
+#[derive(Clone, Copy)]
+struct To<'a> {
+    name: &'a str,
+    id: u32,
+    realtime: bool,
 }
 
 /// Where an answer is sent from: see [`Link::answer`].
@@ -131,13 +139,18 @@ impl Core {
                 payload: body.slice_ref(payload),
                 realtime: frame.realtime,
             }),
-            Ok(RpcFrame::Request { id, method, params }) => self.take_request(Request {
-                sender: body.slice_ref(sender.as_bytes()),
-                id,
-                method: body.slice_ref(method),
-                params: body.slice_ref(params),
-                realtime: frame.realtime,
-            }),
+            Ok(RpcFrame::Request { id, method, params }) => {
+                let caller = To { name: sender, id, realtime: frame.realtime };
+                if !self.answer_at_hand(caller, method, params) {
+                    self.take_request(Request {
+                        sender: body.slice_ref(sender.as_bytes()),
+                        id,
+                        method: body.slice_ref(method),
+                        params: body.slice_ref(params),
+                        realtime: frame.realtime,
+                    });
+                }
+            }
             Ok(RpcFrame::Cancel { id }) => self.running.cancel(sender, id),
             // As the reference libraries do: no answer, and the connection lives on.
             Err(_) => count(&self.dropped.malformed),
@@ -205,10 +218,40 @@ impl Core {
         });
     }
 
+    /// Answers the call in a frame if its answer is at hand; false if there is no such call in it.
+    pub(crate) fn answer_ready(&self, header: EventHeader, body: &[u8]) -> bool {
+        let Ok(Event::Frame(frame)) = Event::parse(header, body) else { return false };
+        if !self.options.rpc || frame.kind != EventKind::Message {
+            return false;
+        }
+        let Ok(RpcFrame::Request { id, method, params }) = RpcFrame::parse(frame.payload) else {
+            return false;
+        };
+        self.answer_at_hand(To { name: frame.sender, id, realtime: frame.realtime }, method, params)
+    }
+
+    fn answer_at_hand(&self, caller: To<'_>, method: &[u8], params: &[u8]) -> bool {
+        let Ok(name) = str::from_utf8(method) else { return false };
+        let Some(handlers) = lock(&self.handlers).clone() else { return false };
+        let outcome = match ask(|| handlers.ready_answer(name, params)) {
+            Ok(Some(outcome)) => outcome,
+            Ok(None) => return false,
+            Err(Panicked) => {
+                log_panic(caller.name.as_bytes(), method);
+                Err(RpcCode::INTERNAL)
+            }
+        };
+        self.answer(caller, outcome.map_err(|code| (code, &b""[..])), Stack::Delivery);
+        true
+    }
+
     fn take_request(self: &Arc<Self>, request: Request) {
         let Request { id, realtime, .. } = request;
         let sender = request.sender.clone();
-        let refuse = |code: RpcCode| self.answer(&sender, id, realtime, &Err(code.into()), Stack::Delivery);
+        let refuse = |code: RpcCode| {
+            let name = str::from_utf8(&sender).unwrap_or_default();
+            self.answer(To { name, id, realtime }, Err((code, b"")), Stack::Delivery);
+        };
         if str::from_utf8(&request.method).is_err() {
             return refuse(RpcCode::from_bus(ErrorCode::Data));
         }
@@ -226,7 +269,12 @@ impl Core {
                 log_panic(&sender, &method);
                 Err(RpcCode::INTERNAL.into())
             });
-            core.answer(&sender, id, realtime, &outcome, stack);
+            let outcome = match &outcome {
+                Ok(result) => Ok(&result[..]),
+                Err(RpcError { code, data }) => Err((*code, &data[..])),
+            };
+            let name = str::from_utf8(&sender).unwrap_or_default();
+            core.answer(To { name, id, realtime }, outcome, stack);
         });
     }
 
@@ -255,26 +303,19 @@ impl Core {
         });
     }
 
-    /// Sends an answer to the full name of the caller. Its acknowledgement is not waited for.
-    fn answer(
-        &self,
-        sender: &[u8],
-        id: u32,
-        realtime: bool,
-        outcome: &Result<Bytes, RpcError>,
-        stack: Stack,
-    ) {
+    /// Sends an answer, unless none is wanted. Its acknowledgement is not waited for.
+    fn answer(&self, caller: To<'_>, outcome: Result<&[u8], (RpcCode, &[u8])>, stack: Stack) {
+        let To { name, id, realtime } = caller;
         if id == 0 {
             return;
         }
-        let Ok(sender) = str::from_utf8(sender) else { return };
         let send = |answer: &RpcFrame<'_>| match stack {
-            Stack::Delivery => self.link.answer(sender, answer, realtime),
-            Stack::Task => self.submit_rpc(sender, answer, QoS::new(true, realtime)).map(drop),
+            Stack::Delivery => self.link.answer(name, answer, realtime),
+            Stack::Task => self.submit_rpc(name, answer, QoS::new(true, realtime)).map(drop),
         };
         let sent = match outcome {
             Ok(result) => send(&RpcFrame::Reply { id, result }),
-            Err(RpcError { code, data }) => send(&RpcFrame::Error { id, code: *code, data }),
+            Err((code, data)) => send(&RpcFrame::Error { id, code, data }),
         };
         // The caller is told at once instead of running into its deadline: so few bytes may fit where the answer did not.
         let refused = match sent {

@@ -210,6 +210,12 @@ impl<L: Link> Endpoint<L> {
         self.core.deliver(header, body)
     }
 
+    /// For links: answers the call in this frame if its answer is at hand ([`Handlers::ready_answer`]). False, with
+    /// nothing done, if it is anything else, which is then to be delivered. A frame answered here is not released.
+    pub fn answer_ready(&self, header: EventHeader, body: &[u8]) -> bool {
+        self.core.answer_ready(header, body)
+    }
+
     /// For links: the connection has ended. Has the effects of [`Endpoint::close`] without calling the link.
     pub fn disconnected(&self) {
         self.core.disconnected();

@@ -2,6 +2,7 @@
 
 use crate::RpcError;
 use bytes::Bytes;
+use elbus_protocol::RpcCode;
 use elbus_protocol::client_name::primary_part;
 use std::fmt;
 use std::future::Future;
@@ -37,6 +38,17 @@ use std::sync::Arc;
 pub trait Handlers: Send + Sync + 'static {
     /// Answers one call. Where the caller wants no answer the result is dropped.
     fn call(&self, request: Request) -> impl Future<Output = Result<Bytes, RpcError>> + Send;
+
+    /// The answer to a call, where it is at hand: a part of these handlers, or of the params. It is asked for first;
+    /// with `None`, the default, [`Handlers::call`] is what answers. A call answered here needs no memory of its own
+    /// and no place among the running ones, and cannot be cancelled.
+    ///
+    /// It must not wait, compute for long or use the bus: the broker asks the handlers of `.broker` on the thread of
+    /// whoever calls, in the midst of what that does.
+    fn ready_answer<'a>(&'a self, method: &str, params: &'a [u8]) -> Option<Result<&'a [u8], RpcCode>> {
+        let _ = (method, params);
+        None
+    }
 
     /// Takes one notification. The default ignores it. Handlers are started in the order of arrival; those
     /// that wait may end in another.
@@ -154,12 +166,17 @@ pub(crate) type HandlerFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// [`Handlers`] of any type.
 pub(crate) trait AnyHandlers: Send + Sync {
     fn call(self: Arc<Self>, request: Request) -> HandlerFuture<Result<Bytes, RpcError>>;
+    fn ready_answer<'a>(&'a self, method: &str, params: &'a [u8]) -> Option<Result<&'a [u8], RpcCode>>;
     fn notification(self: Arc<Self>, notification: Notification) -> HandlerFuture<()>;
 }
 
 impl<H: Handlers> AnyHandlers for H {
     fn call(self: Arc<Self>, request: Request) -> HandlerFuture<Result<Bytes, RpcError>> {
         Box::pin(async move { Handlers::call(&*self, request).await })
+    }
+
+    fn ready_answer<'a>(&'a self, method: &str, params: &'a [u8]) -> Option<Result<&'a [u8], RpcCode>> {
+        Handlers::ready_answer(self, method, params)
     }
 
     fn notification(self: Arc<Self>, notification: Notification) -> HandlerFuture<()> {

@@ -132,6 +132,11 @@ pub(crate) fn poll_first<T>(future: &mut HandlerFuture<T>) -> Poll<Result<T, Pan
     caught(catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut context))))
 }
 
+/// What a handler says at once.
+pub(crate) fn ask<T>(handler: impl FnOnce() -> T) -> Result<T, Panicked> {
+    catch_unwind(AssertUnwindSafe(handler)).map_err(|_| Panicked)
+}
+
 struct CatchPanic<T>(HandlerFuture<T>);
 
 impl<T> Future for CatchPanic<T> {

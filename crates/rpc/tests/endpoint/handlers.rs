@@ -1,9 +1,11 @@
 //! Calls that come in: what is answered without a handler, panics, the bound, notifications.
 
-use crate::hub::Hub;
+use crate::hub::{Hub, HubLink};
 use bytes::Bytes;
-use elbus_protocol::{ErrorCode, EventKind, RpcCode, RpcFrame};
-use elbus_rpc::{CallError, EndpointOptions, Handlers, Notification, Request, RpcError, SubmitError};
+use elbus_protocol::{ErrorCode, EventHeader, EventKind, Header, RpcCode, RpcFrame, encode_event_head};
+use elbus_rpc::{
+    CallError, Endpoint, EndpointOptions, Handlers, Notification, Request, RpcError, SubmitError,
+};
 use std::future::IntoFuture;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
@@ -117,6 +119,89 @@ async fn a_result_over_the_limit_of_the_link_is_answered_as_an_error() {
     assert_eq!((hub.taken("a").len(), b.dropped().answers), (0, 1));
 }
 
+/// Answers that are at hand, and others.
+struct Ready;
+
+impl Handlers for Ready {
+    async fn call(&self, request: Request) -> Result<Bytes, RpcError> {
+        match request.method() {
+            "wait" => std::future::pending().await,
+            _ => Ok("called".into()),
+        }
+    }
+
+    fn ready_answer<'a>(&'a self, method: &str, params: &'a [u8]) -> Option<Result<&'a [u8], RpcCode>> {
+        match method {
+            "echo" => Some(Ok(params)),
+            "fixed" => Some(Ok(b"prepared")),
+            "refused" => Some(Err(RpcCode::INVALID_PARAMS)),
+            "panic" => panic!("as the test wants it"),
+            _ => None,
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ready_answer_takes_no_place_among_the_running() {
+    let hub = Hub::new();
+    let (a, b) = (hub.client("a"), hub.client_with("b", EndpointOptions::default().handlers(1)));
+    b.serve(Ready);
+    assert_eq!(a.call("b", "other", []).await.unwrap(), "called");
+    let waiting = tokio::spawn(a.call("b", "wait", []).into_future());
+    tokio::task::yield_now().await;
+    let busy = RpcCode::from_bus(ErrorCode::Busy);
+    assert_eq!(a.call("b", "other", []).await, Err(remote(busy)));
+    assert_eq!(a.call("b", "echo", "x").await.unwrap(), "x");
+    assert_eq!(a.call("b", "fixed", "x").await.unwrap(), "prepared");
+    assert_eq!(a.call("b", "refused", []).await, Err(remote(RpcCode::INVALID_PARAMS)));
+    assert_eq!(a.call("b", "panic", []).await, Err(remote(RpcCode::INTERNAL)));
+    assert_eq!(a.call("b", "echo", "y").await.unwrap(), "y");
+    assert_eq!(b.link().held(), (0, 0));
+    waiting.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_calls_with_a_ready_answer_are_answered_ahead_of_delivery() {
+    let hub = Hub::new();
+    hub.raw("a");
+    let answered = |b: &Endpoint<HubLink>, kind, topic, payload: &[u8]| {
+        let mut bytes = Vec::new();
+        assert!(encode_event_head(&mut bytes, kind, false, "a", topic, payload.len()));
+        bytes.extend_from_slice(payload);
+        (b.answer_ready(EventHeader::read(&bytes).unwrap(), &bytes[6..]), hub.taken("a"))
+    };
+    let request =
+        |id, method: &str| RpcFrame::Request { id, method: method.as_bytes(), params: b"x" }.encode();
+    let echo = request(5, "echo");
+    let nothing = (false, Vec::new());
+    let b = hub.client("b");
+    assert_eq!(answered(&b, EventKind::Message, None, &echo), nothing, "no handlers yet");
+    b.serve(Ready);
+    assert_eq!(answered(&b, EventKind::Message, None, &echo), (true, vec![Bytes::from("\x11\x05\0\0\0x")]));
+    assert_eq!(answered(&b, EventKind::Message, None, &request(0, "echo")), (true, Vec::new()));
+    let others = [
+        request(5, "other"),
+        b"\x01\x05\0\0\0\xff\0".to_vec(),
+        b"\x01\x05\0".to_vec(),
+        b"\0notification".to_vec(),
+        b"\x11\x05\0\0\0reply".to_vec(),
+        b"\x13\x05\0\0\0".to_vec(),
+        b"plain".to_vec(),
+        b"".to_vec(),
+    ];
+    for payload in others {
+        assert_eq!(answered(&b, EventKind::Message, None, &payload), nothing, "{payload:?}");
+    }
+    assert_eq!(answered(&b, EventKind::Broadcast, None, &echo), nothing);
+    assert_eq!(answered(&b, EventKind::Publish, Some("t"), &echo), nothing);
+    // Later handlers replace earlier ones here too, and without RPC there are no calls.
+    b.serve(crate::calls::Echo);
+    assert_eq!(answered(&b, EventKind::Message, None, &echo), nothing);
+    let plain = hub.client_with("plain", EndpointOptions::default().rpc(false));
+    plain.serve(Ready);
+    assert_eq!(answered(&plain, EventKind::Message, None, &echo), nothing);
+}
+
 struct Collect(mpsc::Sender<(String, Bytes, bool)>);
 
 impl Handlers for Collect {
@@ -151,7 +236,7 @@ async fn notifications_reach_their_handler_in_order() {
 
 #[tokio::test(start_paused = true)]
 async fn handlers_that_hold_their_own_endpoint_go_with_the_link() {
-    struct Holds(Option<mpsc::Sender<()>>, elbus_rpc::Endpoint<crate::hub::HubLink>);
+    struct Holds(Option<mpsc::Sender<()>>, Endpoint<HubLink>);
     impl Handlers for Holds {
         async fn call(&self, _: Request) -> Result<Bytes, RpcError> {
             assert!(self.1.is_open() && self.0.is_some());
