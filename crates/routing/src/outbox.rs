@@ -7,7 +7,7 @@
 use crate::row::Row;
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::{Budget, Traffic, contain};
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::mem;
@@ -171,14 +171,25 @@ impl Batch {
     }
 
     /// The batch for receivers in the process: buffers that each hold whole frames, the first by itself, because most
-    /// batches have one. Where payloads are shared it is one buffer with copies of them.
+    /// batches have one. Shared payloads are copied behind their heads.
     pub fn into_buffers(mut self) -> (Bytes, VecDeque<Bytes>) {
-        if self.cut || !self.shared.is_empty() {
+        if self.cut {
             let mut whole = Vec::with_capacity(self.length);
             self.pieces().for_each(|piece| whole.extend_from_slice(piece));
             return (Bytes::from(whole), VecDeque::new());
         }
-        let last = Bytes::from(self.bytes);
+        let mut from = 0;
+        for (at, payload) in mem::take(&mut self.shared) {
+            // A buffer for each: an allocator has to ask the kernel for one that holds them all.
+            let head = self.bytes.get(from..at).unwrap_or_default();
+            let mut frames = Vec::with_capacity(head.len() + payload.len());
+            frames.extend_from_slice(head);
+            frames.extend_from_slice(&payload);
+            self.sealed.push_back(Bytes::from(frames));
+            from = at;
+        }
+        let mut last = Bytes::from(self.bytes);
+        last.advance(from);
         let Some(first) = self.sealed.pop_front() else { return (last, self.sealed) };
         self.sealed.push_back(last);
         (first, self.sealed)
@@ -738,7 +749,18 @@ mod tests {
         assert!((1..=written).contains(&gone) && batch.discard(0) == 0);
         assert_eq!(batch.length, expected.len() - gone);
         assert_eq!(bytes(batch), expected[gone..]);
-        // Without shared payloads each buffer holds whole frames.
+        // Each buffer holds whole frames: where payloads are shared, and where pieces are full.
+        let (outbox, _) = queue(limits(usize::MAX, 1 << 30), &unbounded(), b"");
+        for number in 0..9 {
+            outbox.push(
+                &[number; FRAME],
+                (number % 3 == 1).then(|| Bytes::from(vec![b's'; 5_000])).as_ref(),
+                1,
+            );
+        }
+        let (first, rest) = outbox.take().unwrap().into_buffers();
+        let lengths: Vec<_> = [first].iter().chain(&rest).map(Bytes::len).collect();
+        assert_eq!(lengths, [2 * FRAME + 5_000, 3 * FRAME + 5_000, 3 * FRAME + 5_000, FRAME]);
         let (outbox, _) = queue(limits(usize::MAX, 1 << 30), &unbounded(), b"");
         for _ in 0..2 * SEAL_BYTES / FRAME {
             outbox.push(&[0; FRAME], None, 1);
