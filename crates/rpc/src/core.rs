@@ -323,9 +323,8 @@ impl Core {
             Err(SubmitError::Overflow) => Some(ErrorCode::NotDelivered),
             _ => None,
         };
-        let sent = refused.map_or(sent, |code| {
-            send(&RpcFrame::Error { id, code: RpcCode::from_bus(code), data: b"" })
-        });
+        let sent = refused
+            .map_or(sent, |code| send(&RpcFrame::Error { id, code: RpcCode::from_bus(code), data: b"" }));
         if sent.is_err() {
             count(&self.dropped.answers);
         }
