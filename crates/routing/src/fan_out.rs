@@ -16,6 +16,9 @@ use std::mem;
 /// microseconds.
 pub const TURN_WORK: usize = 8_192;
 
+/// Bytes copied that cost as much as one more delivery.
+const BYTES_PER_WORK: usize = 512;
+
 /// One client as the source of operations: what routing remembers between them.
 ///
 /// It belongs to whoever feeds the client's operations in, one at a time.
@@ -162,7 +165,8 @@ impl Sender {
                 self.stall(receiver);
             }
         }
-        self.work += receivers.len() + payload.len() / INLINE_BYTES;
+        let copied = receivers.len() * self.wire.len() / BYTES_PER_WORK;
+        self.work += receivers.len() + copied + payload.len() / INLINE_BYTES;
         self.touch(receivers);
         Ok(last)
     }
@@ -185,7 +189,7 @@ impl Sender {
     #[inline]
     pub(crate) fn repeat(&mut self, flags: u8, body: &[u8], generation: u64) -> bool {
         let Some(receivers) = self.row.append(flags, body, generation) else { return false };
-        self.work += 1 + receivers;
+        self.work += 1 + receivers * body.len() / BYTES_PER_WORK;
         self.received.count(body.len());
         if self.row.is_full() {
             self.queue_row();
@@ -204,6 +208,7 @@ impl Sender {
             }
         }
         self.row.clear();
+        self.work += receivers.len();
         self.touch(&receivers);
     }
 
