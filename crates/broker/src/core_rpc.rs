@@ -29,7 +29,8 @@ const TEST: &[u8] = b"\x81\xA2ok\xC3";
 
 /// The default methods of the broker's own client.
 ///
-/// Custom handlers may answer their own methods and pass the others on to this.
+/// Custom handlers may answer their own methods and pass the others on to this: in [`Handlers::call`], and in
+/// [`Handlers::ready_answer`] if they are to be as quick as by themselves.
 #[derive(Clone)]
 pub struct CoreRpc {
     broker: Weak<Inner>,
