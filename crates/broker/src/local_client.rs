@@ -201,7 +201,12 @@ impl Link for LocalLink {
         answer.encode_into(payload);
         let shared = (payload.len() > SHARED_BYTES).then(|| Bytes::from(mem::take(payload)));
         let op = OpBody::Message { target, payload: shared.as_ref().map_or(payload, |shared| shared) };
-        let result = self.broker.router.handle_local(sender, &op, realtime, shared.as_ref());
+        let mut result = self.broker.router.handle_local(sender, &op, realtime, shared.as_ref());
+        if result == Err(ErrorCode::NotDelivered) {
+            // The caller's queue may be full of what it has not been woken for.
+            sender.flush();
+            result = self.broker.router.handle_local(sender, &op, realtime, shared.as_ref());
+        }
         if realtime || due.is_some_and(|due| Instant::now() >= due) {
             *due = due.map(|_| Instant::now() + ANSWER_DELAY);
             answers.flush();
