@@ -16,8 +16,10 @@ const OWN_ARENA_BYTES = 64 << 10
 const SPARE_BYTES = 1 << 10
 /** Once this much of a turn is used up, other work of the process has its turn, in milliseconds. */
 const BUDGET = 1
-/** Records between two looks at the clock, a power of two. */
-const RECORDS_PER_LOOK = 8
+/** Records and microtasks between two looks at the clock, each of which costs as much as a record. */
+const STEPS_PER_LOOK = 8
+/** What `then` of it is given runs as a microtask: `queueMicrotask` makes an object of async hooks for each. */
+const settled = Promise.resolve()
 
 /** A link as the boundary sees it. */
 export interface BoundaryLink {
@@ -53,6 +55,7 @@ class Boundary {
   #fills = 0
 
   #arena = new Uint8Array(0)
+  #memory: ArrayBufferLike = this.#arena.buffer
   #words = new Uint32Array(0)
   /** The walk stands here, and records end there. */
   #at = 0
@@ -70,6 +73,10 @@ class Boundary {
   #putOff = false
   #burst = 0
   #inBurst = false
+  /** Steps until the clock is looked at again. */
+  #untilLook = STEPS_PER_LOOK
+  /** A look found the turn's time used up. */
+  #isSpent = false
 
   #holds = 0
   #held = false
@@ -140,7 +147,7 @@ class Boundary {
   #schedule(): void {
     if (this.#flushing) return
     this.#flushing = true
-    queueMicrotask(this.#flush)
+    void settled.then(this.#flush)
   }
 
   readonly #flush = (): void => {
@@ -201,6 +208,16 @@ class Boundary {
   /** A turn of the event loop begins with us. */
   #begin(): void {
     this.#burst = performance.now()
+    this.#isSpent = false
+  }
+
+  /** One step of work is about to be done, or was. True if the turn's time is used up, as far as the clock was looked at. */
+  #step(): boolean {
+    this.#untilLook -= 1
+    if (this.#untilLook > 0) return this.#isSpent
+    this.#untilLook = STEPS_PER_LOOK
+    this.#isSpent = performance.now() - this.#burst > BUDGET
+    return this.#isSpent
   }
 
   /**
@@ -210,9 +227,9 @@ class Boundary {
   #walkFromMicrotask(): void {
     if (!this.#inBurst) {
       this.#inBurst = true
-      this.#burst = performance.now()
+      this.#begin()
       immediately(this.#endBurst)
-    } else if (performance.now() - this.#burst > BUDGET) {
+    } else if (this.#step()) {
       this.#putOffWalk()
       return
     }
@@ -284,23 +301,31 @@ class Boundary {
 
   /** A large record, in an arena it has to itself; the current one goes on behind it. */
   #fillOwn(bytes: number): void {
-    const { arena, words, at } = { arena: this.#arena, words: this.#words, at: this.#at }
+    const { arena, memory, words, at } = {
+      arena: this.#arena,
+      memory: this.#memory,
+      words: this.#words,
+      at: this.#at,
+    }
     this.#newArena(bytes + SPARE_BYTES)
     this.#end = this.#crossings.collect(this.#arena, 0)
     this.#needed = this.#state[State.NEEDED] as number
     // Handlers see it now and whole; the turn's time is looked at afterwards.
     while (this.#at < this.#end) this.#records()
     this.#arena = arena
+    this.#memory = memory
     this.#words = words
     this.#at = at
     this.#end = at
   }
 
   #newArena(bytes: number): void {
-    const memory = new ArrayBuffer((bytes + 3) & ~3)
+    // Not filled with zeros: nobody is given a view of what Rust has not written.
+    const memory = Buffer.allocUnsafeSlow((bytes + 3) & ~3).buffer as ArrayBuffer
     // Views of it are given out, and whoever transfers one would detach it under all others.
     markAsUntransferable(memory)
     this.#arena = new Uint8Array(memory)
+    this.#memory = memory
     this.#words = new Uint32Array(memory)
     this.#at = 0
     this.#end = 0
@@ -308,7 +333,6 @@ class Boundary {
 
   /** Delivers records until the arena's end, or until the turn's time is used up. */
   #records(): void {
-    let left = RECORDS_PER_LOOK
     while (this.#at < this.#end) {
       const at = this.#at
       this.#at = at + (this.#words[at >>> 2] as number)
@@ -318,11 +342,7 @@ class Boundary {
         // Deliveries catch what handlers throw, so this is a fault of ours; the other records are delivered.
         warn(error)
       }
-      left -= 1
-      if (left === 0) {
-        left = RECORDS_PER_LOOK
-        if (performance.now() - this.#burst > BUDGET) return
-      }
+      if (this.#step()) return
     }
   }
 
@@ -350,7 +370,7 @@ class Boundary {
     if (kind <= Kind.PUBLISH) {
       const topic = kind === Kind.PUBLISH ? (this.#names[names >>> 16] as Name) : undefined
       const sender = this.#names[names & 0xffff] as Name
-      deliveries.message(kind, realtime, sender, topic, this.#arena.subarray(from, from + length))
+      deliveries.message(kind, realtime, sender, topic, new Uint8Array(this.#memory, from, length))
       return
     }
     const number = words[word + 3] as number
@@ -364,7 +384,7 @@ class Boundary {
       return
     }
     const sender = this.#names[names & 0xffff] as Name
-    const body = this.#arena.subarray(from, from + length)
+    const body = new Uint8Array(this.#memory, from, length)
     if (kind === Kind.REQUEST) {
       const method = names >>> 16
       deliveries.request(
@@ -381,7 +401,7 @@ class Boundary {
   }
 
   #text(from: number, length: number): string {
-    return Buffer.from(this.#arena.buffer, from, length).toString('utf8')
+    return Buffer.from(this.#memory, from, length).toString('utf8')
   }
 
   // ---- control

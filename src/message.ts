@@ -6,11 +6,9 @@ import { decode } from './msgpack'
 /** How a message came: to this client alone, to a name mask, or to a topic. */
 export type MessageKind = 'message' | 'broadcast' | 'publish'
 
-const KINDS: Record<number, MessageKind> = {
-  [Kind.MESSAGE]: 'message',
-  [Kind.BROADCAST]: 'broadcast',
-  [Kind.PUBLISH]: 'publish',
-}
+const KINDS: MessageKind[] = ['message', 'message', 'message', 'message']
+KINDS[Kind.BROADCAST] = 'broadcast'
+KINDS[Kind.PUBLISH] = 'publish'
 
 /** One delivery. All subscriptions of a client that it matches are given the same object. */
 export class Message<T = unknown> {
