@@ -66,7 +66,6 @@ export class Batch {
   /** Its memory, which Rust has pinned. */
   readonly bytes = new Uint8Array(BATCH_BYTES)
   readonly #words = new Uint32Array(this.bytes.buffer)
-  readonly #halves = new Uint16Array(this.bytes.buffer)
   readonly #text = Buffer.from(this.bytes.buffer)
   readonly #submit: Submit
   #at = 0
@@ -185,8 +184,7 @@ export class Batch {
     const words = this.#words
     words[word] = total
     words[word + 1] = kind | (flags << 8) | (link << 16)
-    this.#halves[(word + 2) << 1] = first
-    this.#halves[((word + 2) << 1) + 1] = second
+    words[word + 2] = first | (second << 16)
     words[word + 3] = call
     words[word + 4] = op
     words[word + 5] = length

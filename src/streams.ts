@@ -33,6 +33,9 @@ export class Streams {
   readonly #messages: Any[] = []
   /** Topics that were resolved, valid until a subscription changes. */
   readonly #routes = new Map<Name, readonly Any[]>()
+  /** The topic of the last publication, and whom it was for: most repeat it. */
+  #lastTopic: Name | undefined
+  #lastRoute: readonly Any[] = []
 
   constructor(operations: MaskOperations) {
     this.#operations = operations
@@ -43,7 +46,7 @@ export class Streams {
     const masks = [...new Set(subscription.masks)].map((text) => this.#masks.get(text) ?? this.#ask(text))
     for (const mask of masks) mask.count += 1
     this.#topics.set(subscription, masks)
-    this.#routes.clear()
+    this.#forgetRoutes()
     const ready = Promise.all(masks.map((mask) => mask.ready)).then(() => undefined)
     // Denied: those that were not are of no use to this subscription either.
     ready.catch(() => void this.remove(subscription).catch(() => undefined))
@@ -76,7 +79,7 @@ export class Streams {
     const masks = this.#topics.get(subscription)
     if (masks === undefined) return Promise.resolve()
     this.#topics.delete(subscription)
-    this.#routes.clear()
+    this.#forgetRoutes()
     for (const mask of masks) mask.count -= 1
     const unwanted = masks.filter((mask) => mask.count === 0 && this.#forget(mask)).map((mask) => mask.text)
     return unwanted.length > 0 ? this.#operations.unsubscribe(unwanted) : Promise.resolve()
@@ -84,8 +87,14 @@ export class Streams {
 
   /** Hands a delivery to whom it is for. */
   deliver(kind: number, realtime: boolean, sender: Name, topic: Name | undefined, data: Uint8Array): void {
-    const subscriptions =
-      topic === undefined ? this.#messages : (this.#routes.get(topic) ?? this.#resolve(topic))
+    let subscriptions: readonly Any[] = this.#messages
+    if (topic !== undefined) {
+      if (topic !== this.#lastTopic) {
+        this.#lastRoute = this.#routes.get(topic) ?? this.#resolve(topic)
+        this.#lastTopic = topic
+      }
+      subscriptions = this.#lastRoute
+    }
     if (subscriptions.length === 0) return
     const message = new Message(kind, sender.text, topic?.text, realtime, data)
     if (subscriptions.length === 1) {
@@ -107,13 +116,18 @@ export class Streams {
     return found
   }
 
+  #forgetRoutes(): void {
+    this.#routes.clear()
+    this.#lastTopic = undefined
+  }
+
   /** The connection has ended. */
   finish(error: BusError | undefined): void {
     for (const subscription of [...this.#topics.keys(), ...this.#messages]) subscription.finish(error)
     this.#topics.clear()
     this.#messages.length = 0
     this.#masks.clear()
-    this.#routes.clear()
+    this.#forgetRoutes()
   }
 }
 
