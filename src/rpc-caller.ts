@@ -33,14 +33,15 @@ export class Caller {
   /** Calls a method; resolves with its result. */
   call(target: string, method: string, params: unknown, options: CallOptions | undefined): Promise<unknown> {
     return new Promise((resolve, reject) => {
+      const link = this.#link()
       // Encoded first: what cannot be sent takes no number.
       const payload = rpcBytes(params)
-      checkSize(this.#link().limitBytes, 'call to', target, method, 5, payload)
+      checkSize(link.limitBytes, 'call to', target, method, 5, payload)
       const call = entry('call to', target, options?.raw === true, resolve, reject)
       const id = this.#calls.add(call, options)
       const flags = options?.realtime === true ? Flag.ACK | Flag.REALTIME : Flag.ACK
       try {
-        this.#link().submit(Kind.REQUEST, flags, target, method, id, (FAILURES_ONLY | id) >>> 0, payload)
+        link.submit(Kind.REQUEST, flags, target, method, id, (FAILURES_ONLY | id) >>> 0, payload)
       } catch (error) {
         this.#calls.take(id)
         throw error
@@ -88,7 +89,9 @@ export class Caller {
   /** Answers are believed only from whom was called: anybody can send a reply with a number that fits. */
   #answered(sender: Name, id: number): Entry<unknown> | undefined {
     const call = this.#calls.get(id)
-    return call?.target === sender.text ? this.#calls.take(id) : undefined
+    if (call === undefined || call.target !== sender.text) return undefined
+    this.#calls.remove(call)
+    return call
   }
 
   /** A call timed out or was aborted: tells the callee, if it is one that understands. */

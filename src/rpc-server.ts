@@ -27,15 +27,17 @@ export class CallContext {
   readonly method: string
   /** True if the caller asked for realtime. */
   readonly realtime: boolean
-  readonly #gone: (abort: AbortController) => void
+  readonly #owner: ServerOwner
   #abort: AbortController | undefined
+  /** Why nobody waits any more. */
+  #reason: BusError | undefined
 
   /** @internal */
-  constructor(sender: string, method: string, realtime: boolean, gone: (abort: AbortController) => void) {
+  constructor(sender: string, method: string, realtime: boolean, owner: ServerOwner) {
     this.sender = sender
     this.method = method
     this.realtime = realtime
-    this.#gone = gone
+    this.#owner = owner
   }
 
   /**
@@ -45,9 +47,22 @@ export class CallContext {
   get signal(): AbortSignal {
     if (this.#abort === undefined) {
       this.#abort = new AbortController()
-      this.#gone(this.#abort)
+      // The handler may look only after it happened.
+      if (this.#reason !== undefined) this.#abort.abort(this.#reason)
+      else this.#owner.watchLeaving()
     }
     return this.#abort.signal
+  }
+
+  /** Nobody waits any more. @internal */
+  abandon(reason: BusError): void {
+    this.#reason = reason
+    this.#abort?.abort(reason)
+  }
+
+  /** The handler was told that nobody waits. @internal */
+  get wasAborted(): boolean {
+    return this.#abort?.signal.aborted === true
   }
 }
 
@@ -63,19 +78,13 @@ export interface RpcServer extends Disposable {
 
 class Served implements RpcServer {
   readonly methods: readonly string[]
-  readonly handlers: ReadonlyMap<string, Handler>
   readonly options: ServeOptions
   readonly most: number
   readonly #close: (served: Served) => void
   active = 0
 
-  constructor(
-    handlers: ReadonlyMap<string, Handler>,
-    options: ServeOptions,
-    close: (served: Served) => void,
-  ) {
-    this.methods = Object.freeze([...handlers.keys()])
-    this.handlers = handlers
+  constructor(methods: string[], options: ServeOptions, close: (served: Served) => void) {
+    this.methods = Object.freeze(methods)
     this.options = options
     this.most = integer('concurrency', options.concurrency, 1, 2 ** 31) ?? CONCURRENCY
     this.#close = close
@@ -90,12 +99,10 @@ class Served implements RpcServer {
   }
 }
 
-/** A handler that waits. */
-interface Running {
-  readonly caller: string
-  abort: AbortController | undefined
-  /** Why nobody waits any more. */
-  reason: BusError | undefined
+/** A method that is served, and by whom. */
+interface Method {
+  readonly served: Served
+  readonly handler: Handler
 }
 
 /** What the server side needs from its client. */
@@ -109,9 +116,9 @@ export interface ServerOwner {
 /** The handlers of one client. */
 export class Server {
   readonly #owner: ServerOwner
-  readonly #methods = new Map<string, Served>()
+  readonly #methods = new Map<string, Method>()
   readonly #servers = new Set<Served>()
-  readonly #running = new Map<string, Running>()
+  readonly #running = new Map<string, CallContext>()
 
   constructor(owner: ServerOwner) {
     this.#owner = owner
@@ -135,8 +142,8 @@ export class Server {
         throw new BusError('ERR_BUS_ARGUMENT', `method ${JSON.stringify(method)} is served already`)
       }
     }
-    const served = new Served(entries, options, (closed) => this.#close(closed))
-    for (const method of entries.keys()) this.#methods.set(method, served)
+    const served = new Served([...entries.keys()], options, (closed) => this.#close(closed))
+    for (const [method, handler] of entries) this.#methods.set(method, { served, handler })
     this.#servers.add(served)
     return served
   }
@@ -164,26 +171,20 @@ export class Server {
       this.#fail(caller, id, realtime, new RpcError(DATA, 'method is not UTF-8'))
       return
     }
-    const served = this.#methods.get(method.text)
-    if (served === undefined) {
+    const found = this.#methods.get(method.text)
+    if (found === undefined) {
       this.#fail(caller, id, realtime, new RpcError(METHOD_NOT_FOUND))
       return
     }
-    if (served.active >= served.most) {
+    if (found.served.active >= found.served.most) {
       this.#fail(caller, id, realtime, new RpcError(BUSY))
       return
     }
-    this.#run(served, realtime, caller, method.text, id, params)
+    this.#run(found, new CallContext(caller, method.text, realtime, this.#owner), id, params)
   }
 
-  #run(
-    served: Served,
-    realtime: boolean,
-    caller: string,
-    method: string,
-    id: number,
-    bytes: Uint8Array,
-  ): void {
+  #run({ served, handler }: Method, context: CallContext, id: number, bytes: Uint8Array): void {
+    const { sender: caller, realtime } = context
     let params: unknown = bytes
     if (served.options.raw !== true) {
       try {
@@ -198,17 +199,10 @@ export class Server {
         return
       }
     }
-    const running: Running = { caller, abort: undefined, reason: undefined }
-    const context = new CallContext(caller, method, realtime, (abort) => {
-      running.abort = abort
-      // The handler may look only after it happened.
-      if (running.reason !== undefined) abort.abort(running.reason)
-      else this.#owner.watchLeaving()
-    })
     let result: unknown
     let promise: Promise<unknown> | undefined
     try {
-      result = (served.handlers.get(method) as Handler)(params as never, context)
+      result = handler(params as never, context)
       // What merely looks like a Promise may throw where it is looked at, or settle twice.
       if (isThenable(result)) promise = Promise.resolve(result)
     } catch (error) {
@@ -221,11 +215,11 @@ export class Server {
     }
     // A number of 0 names many calls, so it cancels none.
     const key = id === 0 ? undefined : `${id} ${caller}`
-    if (key !== undefined) this.#running.set(key, running)
+    if (key !== undefined) this.#running.set(key, context)
     served.active += 1
     const finish = (): void => {
       served.active -= 1
-      if (key !== undefined && this.#running.get(key) === running) this.#running.delete(key)
+      if (key !== undefined && this.#running.get(key) === context) this.#running.delete(key)
     }
     promise.then(
       (value) => {
@@ -235,7 +229,7 @@ export class Server {
       (error: unknown) => {
         finish()
         // It stopped because nobody waits, as it was asked to.
-        if (running.abort?.signal.aborted === true) return
+        if (context.wasAborted) return
         this.#failed(served, caller, id, realtime, error)
       },
     )
@@ -280,29 +274,24 @@ export class Server {
     const running = this.#running.get(key)
     if (running === undefined) return
     this.#running.delete(key)
-    abandon(running, new BusError('ERR_BUS_TIMEOUT', `${sender.text} no longer waits`))
+    running.abandon(new BusError('ERR_BUS_TIMEOUT', `${sender.text} no longer waits`))
   }
 
   /** A client has left the broker. */
   left(name: string): void {
     for (const [key, running] of this.#running) {
-      if (running.caller !== name && !running.caller.startsWith(`${name}%%`)) continue
+      if (running.sender !== name && !running.sender.startsWith(`${name}%%`)) continue
       this.#running.delete(key)
-      abandon(running, new BusError('ERR_BUS_DISCONNECTED', `${name} has left`))
+      running.abandon(new BusError('ERR_BUS_DISCONNECTED', `${name} has left`))
     }
   }
 
   /** The connection has ended. */
   finish(error: BusError): void {
-    for (const running of this.#running.values()) abandon(running, error)
+    for (const running of this.#running.values()) running.abandon(error)
     this.#running.clear()
     for (const served of [...this.#servers]) this.#close(served)
   }
-}
-
-function abandon(running: Running, reason: BusError): void {
-  running.reason = reason
-  running.abort?.abort(reason)
 }
 
 /** What is sent with an error: text and bytes as they are, the rest as MessagePack. */
@@ -314,7 +303,7 @@ function errorBytes(data: unknown): Uint8Array | string {
 }
 
 function isThenable(value: unknown): value is PromiseLike<unknown> {
-  return (
-    value !== null && typeof value === 'object' && typeof (value as { then?: unknown }).then === 'function'
-  )
+  // Bytes are the most frequent result, and a look-up that finds nothing costs as much as it takes to send them.
+  if (value === null || typeof value !== 'object' || value instanceof Uint8Array) return false
+  return typeof (value as { then?: unknown }).then === 'function'
 }

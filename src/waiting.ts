@@ -119,7 +119,7 @@ export class Waiting<T> {
   /** Takes the entry of this number out. */
   take(id: number): Entry<T> | undefined {
     const entry = this.get(id)
-    if (entry !== undefined) this.#remove(entry)
+    if (entry !== undefined) this.remove(entry)
     return entry
   }
 
@@ -127,7 +127,7 @@ export class Waiting<T> {
   fail(error: BusError): void {
     for (const entry of this.#slots) {
       if (entry === undefined) continue
-      this.#remove(entry)
+      this.remove(entry)
       entry.reject(error)
     }
     // It would keep the client in memory until then.
@@ -135,7 +135,8 @@ export class Waiting<T> {
     this.#timerAt = Number.POSITIVE_INFINITY
   }
 
-  #remove(entry: Entry<T>): void {
+  /** Takes out an entry that {@link Waiting.get} gave. */
+  remove(entry: Entry<T>): void {
     const slot = entry.id & (SLOTS - 1)
     this.#slots[slot] = undefined
     this.#free.push(slot)
