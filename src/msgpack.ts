@@ -1,7 +1,9 @@
-// MessagePack, and the only import of the package that does it.
+// MessagePack, and the only import of the package that does it. What is plain and small does not need it: see
+// `msgpack-plain.ts`.
 
 import { Decoder, Encoder } from '@msgpack/msgpack'
 import { BusError } from './errors'
+import { decodePlain, encodePlain, NONE } from './msgpack-plain'
 
 /** What the decoder has inside and we rely on; `msgpack.spec.ts` notices when it changes. */
 interface DecoderParts {
@@ -90,13 +92,14 @@ const encoder = completeEncoder()
 
 /** The value of MessagePack bytes. Throws what the decoder throws. */
 export function decode(bytes: Uint8Array): unknown {
-  return decoder.decode(bytes)
+  const value = decodePlain(bytes)
+  return value === NONE ? decoder.decode(bytes) : value
 }
 
 /** MessagePack bytes of a value; they are valid until the next call. */
 export function encode(value: unknown): Uint8Array {
   try {
-    return encoder.encodeSharedRef(value)
+    return encodePlain(value) ?? encoder.encodeSharedRef(value)
   } catch (error) {
     const text = error instanceof Error ? error.message : String(error)
     throw new BusError('ERR_BUS_PAYLOAD', `payload cannot be encoded as MessagePack: ${text}`, {
