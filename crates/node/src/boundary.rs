@@ -1,5 +1,6 @@
 //! What one environment (a main thread, a worker) holds on this side, and the four crossings: `submit`, `collect`,
-//! `receive`, `take`. Memory of JavaScript is passed in as plain slices; `hot.rs` makes them.
+//! `receive`, `take`; `exchange` is the first two in one. Memory of JavaScript is passed in as plain slices; `hot.rs`
+//! makes them.
 
 use crate::inbox::{Inbox, Note};
 use crate::link::{End, Link, Stop, put_note};
@@ -83,7 +84,7 @@ impl Boundary {
 
     pub(crate) fn open(&mut self, link: u16, serial: u32, rpc: bool, end: End) {
         if let Some(slot) = self.links.get_mut(usize::from(link)) {
-            *slot = Some(Link { serial, rpc, end });
+            *slot = Some(Link { serial, rpc, is_touched: false, end });
         }
     }
 
@@ -130,9 +131,10 @@ impl Boundary {
             }
             self.submit_one(&record, &mut told);
         }
-        for link in std::mem::take(&mut self.touched) {
-            let inbox = Arc::clone(&self.inbox);
-            if self.link(link).is_some_and(|end| end.flush(link, &inbox)) {
+        for link in self.touched.drain(..) {
+            let Some(end) = self.links.get_mut(usize::from(link)).and_then(Option::as_mut) else { continue };
+            end.is_touched = false;
+            if end.flush(link, &self.inbox) {
                 told.congested.push(link);
             }
         }
@@ -145,7 +147,7 @@ impl Boundary {
         // A link that has ended was reported; what was on its way to it is void.
         let Some(end) = self.links.get_mut(usize::from(link)).and_then(Option::as_mut) else { return };
         let outcome = end.submit(record, &self.from_js, &mut self.scratch);
-        if !self.touched.contains(&link) {
+        if !std::mem::replace(&mut end.is_touched, true) {
             self.touched.push(link);
         }
         let Some(outcome) = outcome else { return };

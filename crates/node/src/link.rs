@@ -2,15 +2,15 @@
 //! owns. Both take the records of a batch and give frames as records.
 
 use crate::inbox::{Inbox, Note, ReliefWaker};
-use crate::names::{NamesFromJs, NamesToJs};
+use crate::names::{HeadKind, NamesFromJs, NamesToJs};
 use crate::record::{ArenaWriter, FAILURES_ONLY, Full, HEAD, InHead, NO_NAME, OutRecord, flag, kind};
-use crate::socket_codec::{Received, SocketCodec};
+use crate::socket_codec::{RawFrame, Received, SocketCodec};
 use bytes::Bytes;
 use elbus_broker::LocalSession;
 use elbus_protocol::reserved::{BROKER_NAME, BROKER_TOPICS};
 use elbus_protocol::{
-    AckFrame, DecodeError, ErrorCode, Event, EventFrame, EventHeader, EventKind, Header, Masks, OpBody, QoS,
-    RpcCode, RpcFrame, RpcKind, result_byte,
+    AckFrame, DecodeError, ErrorCode, Event, EventFrame, EventHeader, EventKind, Masks, OpBody, QoS, RpcCode,
+    RpcFrame, RpcKind, result_byte,
 };
 use elbus_routing::{ClientEntry, ClientKind};
 use std::collections::VecDeque;
@@ -96,6 +96,8 @@ pub(crate) struct Link {
     pub(crate) serial: u32,
     /// Messages are read as RPC frames where they are some.
     pub(crate) rpc: bool,
+    /// It has carried out something whose receivers are not woken yet.
+    pub(crate) is_touched: bool,
     pub(crate) end: End,
 }
 
@@ -255,8 +257,8 @@ impl Link {
                             }
                             break;
                         }
-                        Some(Received::Event(event, next)) => {
-                            record.event(&event)?;
+                        Some(Received::Frame(frame, next)) => {
+                            record.take(&frame)?;
                             next
                         }
                     };
@@ -281,13 +283,9 @@ impl LocalEnd {
             self.batch = outbox.take().map(Taken::from);
         }
         while let Some(batch) = &mut self.batch {
-            while let Some(header) = batch.bytes.get(batch.at..).and_then(EventHeader::read) {
-                let start = batch.at.saturating_add(EventHeader::BYTES);
-                let length = usize::try_from(header.body_length()).unwrap_or(usize::MAX);
-                let end = start.saturating_add(length);
-                let body = batch.bytes.get(start..end).unwrap_or_default();
-                record.event(&Event::parse(header, body).map_err(Stop::Broken)?)?;
-                batch.at = end;
+            while let Some(frame) = batch.bytes.get(batch.at..).and_then(RawFrame::read) {
+                record.take(&frame)?;
+                batch.at = batch.at.saturating_add(EventHeader::BYTES).saturating_add(frame.body.len());
                 if record.is_enough() {
                     return Ok(true);
                 }
@@ -331,68 +329,89 @@ impl Recorder<'_, '_> {
         self.writer.put(InHead { kind, link: self.link, number, code, ..InHead::default() }, &[])
     }
 
-    fn event(&mut self, event: &Event<'_>) -> Result<(), Full> {
-        match event {
+    /// Writes one frame. Most have the names of the one before, which are then not read again.
+    fn take(&mut self, frame: &RawFrame<'_>) -> Result<(), Stop> {
+        const PUBLISH: u8 = EventKind::Publish as u8;
+        const MESSAGE: u8 = EventKind::Message as u8;
+        let names = match frame.kind {
+            PUBLISH => HeadKind::SenderAndTopic,
+            MESSAGE => HeadKind::Sender,
+            _ => return self.event(frame),
+        };
+        let Some(((first, second), payload)) = self.names.same_head(names, frame.body) else {
+            return self.event(frame);
+        };
+        let head = InHead { first, second, ..self.head(frame.realtime) };
+        let written = if names == HeadKind::SenderAndTopic {
+            self.writer.put(InHead { kind: kind::PUBLISH, ..head }, payload)
+        } else {
+            self.message(head, frame.body, payload)
+        };
+        written.map_err(|_| Stop::Full(room_for(frame.body)))
+    }
+
+    fn event(&mut self, frame: &RawFrame<'_>) -> Result<(), Stop> {
+        match frame.parse().map_err(Stop::Broken)? {
             Event::Ping => Ok(()),
             Event::Ack(AckFrame { id, result }) => match result {
                 Ok(()) if id & FAILURES_ONLY != 0 => Ok(()),
-                Ok(()) => self.put(kind::ACK, *id, 0),
-                Err(_) => self.put(kind::ACK, *id, i32::from(result_byte(*result))),
+                Ok(()) => Ok(self.put(kind::ACK, id, 0)?),
+                Err(_) => Ok(self.put(kind::ACK, id, i32::from(result_byte(result)))?),
             },
-            Event::Frame(frame) => self.frame(frame),
+            Event::Frame(event) => {
+                self.delivery(&event, frame.body).map_err(|_| Stop::Full(room_for(frame.body)))
+            }
         }
     }
 
-    fn frame(&mut self, frame: &EventFrame<'_>) -> Result<(), Full> {
-        // Names may have to be announced in front of the record, and must lie in the same arena: who has to find room
-        // finds it for all of it. A method lies in the payload, and is counted with it.
-        let topic = frame.topic.map_or(0, str::len);
-        let whole = frame.sender.len().saturating_add(topic).saturating_add(frame.payload.len());
-        let whole = whole.saturating_add(4 * HEAD).next_multiple_of(4);
-        self.records(frame).map_err(|_| Full(whole))
+    fn head(&self, realtime: bool) -> InHead {
+        let flags = if realtime { flag::REALTIME } else { 0 };
+        InHead { flags, link: self.link, ..InHead::default() }
     }
 
-    fn records(&mut self, frame: &EventFrame<'_>) -> Result<(), Full> {
-        let realtime = if frame.realtime { flag::REALTIME } else { 0 };
-        let mut head = InHead { flags: realtime, link: self.link, ..InHead::default() };
-        match frame.kind {
-            EventKind::Publish => {
-                let topic = frame.topic.unwrap_or_default();
-                // Other brokers let anybody publish there, so only the sender tells.
-                if topic.starts_with(BROKER_TOPICS) && frame.sender != BROKER_NAME {
-                    return Ok(());
-                }
-                head.kind = kind::PUBLISH;
-                (head.first, head.second) = self.names.pair(frame.sender, topic, self.writer)?;
-                return self.writer.put(head, frame.payload);
+    fn delivery(&mut self, frame: &EventFrame<'_>, body: &[u8]) -> Result<(), Full> {
+        let mut head = self.head(frame.realtime);
+        let names = body.get(..body.len().saturating_sub(frame.payload.len())).unwrap_or_default();
+        if frame.kind == EventKind::Publish {
+            let topic = frame.topic.unwrap_or_default();
+            // Other brokers let anybody publish there, so only the sender tells.
+            if topic.starts_with(BROKER_TOPICS) && frame.sender != BROKER_NAME {
+                return Ok(());
             }
-            EventKind::Broadcast => head.kind = kind::BROADCAST,
-            EventKind::Message if self.rpc && RpcKind::of(frame.payload).is_some() => {
-                return self.rpc(head, frame.sender, frame.payload);
-            }
-            EventKind::Message => head.kind = kind::MESSAGE,
+            (head.first, head.second) = self.names.pair(frame.sender, topic, self.writer)?;
+            self.names.remember_head(HeadKind::SenderAndTopic, names, (head.first, head.second));
+            return self.writer.put(InHead { kind: kind::PUBLISH, ..head }, frame.payload);
         }
         head.first = self.names.number(0, frame.sender, self.writer)?;
-        self.writer.put(head, frame.payload)
+        if frame.kind == EventKind::Broadcast {
+            return self.writer.put(InHead { kind: kind::BROADCAST, ..head }, frame.payload);
+        }
+        self.names.remember_head(HeadKind::Sender, names, (head.first, 0));
+        self.message(head, body, frame.payload)
     }
 
-    /// A malformed RPC frame is dropped, as the reference libraries do: no answer, and the connection lives on.
-    fn rpc(&mut self, mut head: InHead, sender: &str, payload: &[u8]) -> Result<(), Full> {
-        let body = match RpcFrame::parse(payload) {
+    /// A message whose sender has its number. A malformed RPC frame is dropped, as the reference libraries do: no
+    /// answer, and the connection lives on.
+    fn message(&mut self, mut head: InHead, body: &[u8], payload: &[u8]) -> Result<(), Full> {
+        if !self.rpc || RpcKind::of(payload).is_none() {
+            return self.writer.put(InHead { kind: kind::MESSAGE, ..head }, payload);
+        }
+        let rest = match RpcFrame::parse(payload) {
             Err(_) => return Ok(()),
-            Ok(RpcFrame::Notification(body)) => {
+            Ok(RpcFrame::Notification(data)) => {
                 head.kind = kind::NOTIFICATION;
-                body
+                data
             }
             Ok(RpcFrame::Request { id, method, params }) => {
                 (head.kind, head.number) = (kind::REQUEST, id);
-                let Ok(method) = str::from_utf8(method) else {
-                    head.first = self.names.number(0, sender, self.writer)?;
-                    head.second = NO_NAME;
-                    return self.writer.put(head, params);
-                };
-                (head.first, head.second) = self.names.pair(sender, method, self.writer)?;
-                return self.writer.put(head, params);
+                head.second = self.names.number_of_bytes(1, method, self.writer)?.unwrap_or(NO_NAME);
+                let sender = body.get(..body.len().saturating_sub(payload.len()).saturating_sub(1));
+                if head.second == head.first && sender.is_some_and(|sender| sender != method) {
+                    // A new method took the oldest place, which was the sender's: that gets the next one.
+                    let sender = self.names.number_of_bytes(0, sender.unwrap_or_default(), self.writer)?;
+                    head.first = sender.unwrap_or_default();
+                }
+                params
             }
             Ok(RpcFrame::Reply { id, result }) => {
                 (head.kind, head.number) = (kind::REPLY, id);
@@ -407,9 +426,14 @@ impl Recorder<'_, '_> {
                 &[]
             }
         };
-        head.first = self.names.number(0, sender, self.writer)?;
-        self.writer.put(head, body)
+        self.writer.put(head, rest)
     }
+}
+
+/// Room a frame needs at the most. Names may have to be announced in front of its record, and must lie in the same
+/// arena: who has to find room finds it for all of it. A method lies in the payload, and is counted with it.
+fn room_for(body: &[u8]) -> Full {
+    Full(body.len().saturating_add(4 * HEAD).next_multiple_of(4))
 }
 
 /// What a note says, as a record.

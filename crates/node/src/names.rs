@@ -22,12 +22,35 @@ pub(crate) struct NamesToJs {
     next: u16,
     /// The last names of both fields: most records repeat them.
     last: [(Arc<str>, u16); PASSING as usize],
+    /// The names of the last frame with a sender alone, and of the last one with a topic, as they lie in its body.
+    heads: [Head; 2],
+}
+
+/// The names in front of a frame's payload with their NULs, which were checked, and their numbers. Without bytes it is
+/// none.
+#[derive(Debug, Default)]
+struct Head {
+    bytes: Vec<u8>,
+    numbers: (u16, u16),
+}
+
+/// Which of the remembered heads a frame has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HeadKind {
+    Sender,
+    SenderAndTopic,
 }
 
 impl NamesToJs {
     pub(crate) fn new() -> Self {
         let none = || (Arc::from(""), u16::MAX);
-        Self { numbers: HashMap::default(), names: Vec::new(), next: 0, last: [none(), none()] }
+        Self {
+            numbers: HashMap::default(),
+            names: Vec::new(),
+            next: 0,
+            last: [none(), none()],
+            heads: [Head::default(), Head::default()],
+        }
     }
 
     /// The number of a name, announced in front of it if it is new. `field` is 0 or 1: which name of the record.
@@ -47,6 +70,23 @@ impl NamesToJs {
         self.look_up(field, name, writer)
     }
 
+    /// As [`NamesToJs::number`] of bytes that may be no UTF-8; `None` if they are not.
+    #[inline]
+    pub(crate) fn number_of_bytes(
+        &mut self,
+        field: usize,
+        name: &[u8],
+        writer: &mut ArenaWriter<'_>,
+    ) -> Result<Option<u16>, Full> {
+        if let Some((last, number)) = self.last.get(field)
+            && last.as_bytes() == name
+            && *number != u16::MAX
+        {
+            return Ok(Some(*number));
+        }
+        str::from_utf8(name).ok().map(|name| self.look_up(field, name, writer)).transpose()
+    }
+
     /// The numbers of both names of a record.
     #[inline]
     pub(crate) fn pair(
@@ -62,6 +102,31 @@ impl NamesToJs {
             number = self.number(0, first, writer)?;
         }
         Ok((number, other))
+    }
+
+    /// If a body begins with the same names as the last one of this kind: their numbers, and the payload behind them.
+    /// It saves finding, checking and comparing each.
+    #[inline]
+    pub(crate) fn same_head<'a>(&self, kind: HeadKind, body: &'a [u8]) -> Option<((u16, u16), &'a [u8])> {
+        let [sender, both] = &self.heads;
+        let head = if kind == HeadKind::Sender { sender } else { both };
+        if head.bytes.is_empty() {
+            return None;
+        }
+        Some((head.numbers, body.strip_prefix(&head.bytes[..])?))
+    }
+
+    /// Remembers the names in front of the payload of a body that was read, with the numbers they have.
+    pub(crate) fn remember_head(&mut self, kind: HeadKind, names: &[u8], numbers: (u16, u16)) {
+        let [sender, both] = &mut self.heads;
+        let head = if kind == HeadKind::Sender { sender } else { both };
+        head.bytes.clear();
+        // Names that are announced each time have no number to remember; nor has the place of a topic that is not there.
+        let is_kept = numbers.0 >= PASSING && (kind == HeadKind::Sender || numbers.1 >= PASSING);
+        if is_kept {
+            head.bytes.extend_from_slice(names);
+            head.numbers = numbers;
+        }
     }
 
     fn look_up(&mut self, field: usize, name: &str, writer: &mut ArenaWriter<'_>) -> Result<u16, Full> {
@@ -88,6 +153,11 @@ impl NamesToJs {
         if let Some(oldest) = self.names.get_mut(place) {
             let oldest = std::mem::replace(oldest, Arc::clone(&name));
             self.numbers.remove(&oldest);
+            for head in &mut self.heads {
+                if head.numbers.0 == number || head.numbers.1 == number {
+                    head.bytes.clear();
+                }
+            }
             for last in &mut self.last {
                 if last.1 == number {
                     last.1 = u16::MAX;
@@ -204,6 +274,43 @@ mod tests {
                 known[usize::from(record.head.first)] = String::from_utf8(record.payload).unwrap();
             }
             assert_eq!((&*known[usize::from(first)], &known[usize::from(other)]), ("first", &second));
+        }
+    }
+
+    #[test]
+    fn a_head_is_known_byte_for_byte_and_as_long_as_its_numbers_stand() {
+        let mut table = NamesToJs::new();
+        let mut arena = vec![0; 1 << 20];
+        let mut writer = ArenaWriter::new(&mut arena, 0);
+        let numbers = table.pair("s", "t", &mut writer).unwrap();
+        assert_eq!(table.same_head(HeadKind::SenderAndTopic, b"s\0t\0"), None);
+        table.remember_head(HeadKind::SenderAndTopic, b"s\0t\0", numbers);
+        table.remember_head(HeadKind::Sender, b"s\0", (numbers.0, 0));
+        let known = |body| table.same_head(HeadKind::SenderAndTopic, body);
+        assert_eq!(known(b"s\0t\0payload"), Some((numbers, &b"payload"[..])));
+        assert_eq!(known(b"s\0t\0"), Some((numbers, &b""[..])));
+        for other in [&b"s\0t"[..], b"s\0tt\0payload", b"ss\0t\0", b"\0s\0t\0", b""] {
+            assert_eq!(known(other), None);
+        }
+        assert_eq!(table.same_head(HeadKind::Sender, b"s\0t\0"), Some(((numbers.0, 0), &b"t\0"[..])));
+        for step in 0..usize::from(PLACES - PASSING) - 1 {
+            table.number(1, &format!("n{step}"), &mut writer).unwrap();
+        }
+        assert_eq!(table.same_head(HeadKind::Sender, b"s\0"), None, "its place was the first to be taken");
+        assert_eq!(table.same_head(HeadKind::SenderAndTopic, b"s\0t\0"), None);
+    }
+
+    #[test]
+    fn a_head_with_a_long_name_is_not_remembered() {
+        let mut table = NamesToJs::new();
+        let mut arena = vec![0; 1 << 12];
+        let mut writer = ArenaWriter::new(&mut arena, 0);
+        let long = "x".repeat(KEPT_BYTES + 1);
+        for (first, second, known) in [("s", &*long, false), (&*long, "t", false), ("s", "t", true)] {
+            let numbers = table.pair(first, second, &mut writer).unwrap();
+            let names = format!("{first}\0{second}\0");
+            table.remember_head(HeadKind::SenderAndTopic, names.as_bytes(), numbers);
+            assert_eq!(table.same_head(HeadKind::SenderAndTopic, names.as_bytes()).is_some(), known);
         }
     }
 

@@ -3,7 +3,7 @@
 
 use elbus_protocol::handshake::{GREETING, encode_name, take_greeting};
 use elbus_protocol::{
-    DecodeError, Decoder, Event, EventHeader, OpBody, OpFrame, QoS, encode_op_head, result_byte,
+    DecodeError, Decoder, Event, EventHeader, Header, OpBody, OpFrame, QoS, encode_op_head, result_byte,
     result_from_byte,
 };
 
@@ -28,7 +28,37 @@ pub(crate) enum Received<'a> {
     /// The login is over: code 0, or why the broker refused.
     Login(u8),
     /// A frame, and where the next one begins.
-    Event(Event<'a>, usize),
+    Frame(RawFrame<'a>, usize),
+}
+
+/// A whole frame that nobody has looked into yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RawFrame<'a> {
+    header: EventHeader,
+    /// The byte that says what kind it is.
+    pub(crate) kind: u8,
+    /// Of deliveries.
+    pub(crate) realtime: bool,
+    pub(crate) body: &'a [u8],
+}
+
+impl<'a> RawFrame<'a> {
+    /// The frame at the front of `bytes`, whose body follows there as far as it goes.
+    pub(crate) fn read(bytes: &'a [u8]) -> Option<Self> {
+        let header = EventHeader::read(bytes)?;
+        let length = usize::try_from(header.body_length()).unwrap_or(usize::MAX);
+        let body = bytes.get(EventHeader::BYTES..)?;
+        Some(Self::new(header, bytes, body.get(..length).unwrap_or_default()))
+    }
+
+    fn new(header: EventHeader, bytes: &[u8], body: &'a [u8]) -> Self {
+        let [kind, .., realtime] = bytes.first_chunk::<{ EventHeader::BYTES }>().copied().unwrap_or_default();
+        Self { header, kind, realtime: realtime != 0, body }
+    }
+
+    pub(crate) fn parse(&self) -> Result<Event<'a>, DecodeError> {
+        Event::parse(self.header, self.body)
+    }
 }
 
 /// One connection's bytes, both ways.
@@ -84,12 +114,12 @@ impl SocketCodec {
         if let Some(code) = self.outcome {
             return Ok(Some(Received::Login(code)));
         }
-        let mut rest = self.input.get(self.at..).unwrap_or_default();
-        let before = rest.len();
+        let input = self.input.get(self.at..).unwrap_or_default();
+        let mut rest = input;
         match self.decoder.next_frame(&mut rest)? {
             Some((header, body)) => {
-                let next = self.at.saturating_add(before.saturating_sub(rest.len()));
-                Ok(Some(Received::Event(Event::parse(header, body)?, next)))
+                let next = self.at.saturating_add(input.len().saturating_sub(rest.len()));
+                Ok(Some(Received::Frame(RawFrame::new(header, input, body), next)))
             }
             None => Ok(None),
         }
@@ -119,7 +149,7 @@ impl SocketCodec {
         self.outcome.take_if(|code| *code == 0);
     }
 
-    /// Goes on behind a frame, to the place [`Received::Event`] gave.
+    /// Goes on behind a frame, to the place [`Received::Frame`] gave.
     pub(crate) const fn advance(&mut self, next: usize) {
         self.at = next;
     }
@@ -196,12 +226,14 @@ mod tests {
                         codec.login_told();
                         continue;
                     }
-                    Some(Received::Event(Event::Frame(frame), next)) => {
-                        received.push(format!("{:?} {:?} {}", frame.kind, frame.topic, frame.payload.len()));
-                        next
-                    }
-                    Some(Received::Event(event, next)) => {
-                        received.push(format!("{event:?}"));
+                    Some(Received::Frame(raw, next)) => {
+                        received.push(match raw.parse().unwrap() {
+                            Event::Frame(frame) => {
+                                assert_eq!((raw.kind, raw.realtime), (frame.kind as u8, frame.realtime));
+                                format!("{:?} {:?} {}", frame.kind, frame.topic, frame.payload.len())
+                            }
+                            event => format!("{event:?}"),
+                        });
                         next
                     }
                 };
@@ -247,7 +279,10 @@ mod tests {
             assert!(matches!(codec.next(), Ok(Some(Received::Login(0)))));
             assert!(matches!(codec.next(), Ok(Some(Received::Login(0)))), "told again until it was taken");
             codec.login_told();
-            let told = codec.next().unwrap_err().to_string();
+            let told = match codec.next() {
+                Ok(Some(Received::Frame(raw, _))) => raw.parse().unwrap_err().to_string(),
+                other => other.unwrap_err().to_string(),
+            };
             assert!(told.contains(error), "{told}");
         }
     }
