@@ -88,6 +88,13 @@ export class Batch {
     return this.#at === 0
   }
 
+  /** The bytes that were written, which the caller hands over at once. */
+  take(): number {
+    const bytes = this.#at
+    this.#at = 0
+    return bytes
+  }
+
   /** Hands over what was written. */
   submit(external?: Uint8Array): void {
     const bytes = this.#at

@@ -151,10 +151,22 @@ class Boundary {
   }
 
   readonly #flush = (): void => {
-    this.submit()
+    // Nothing is left to walk: what the batch leads to can be collected in the same call.
+    const isWalked = this.#at === this.#end && this.#needed === 0 && !this.#walking && !this.#putOff
+    if (isWalked && this.#arena.length > 0 && !this.#batch.isEmpty) this.#exchange()
+    else this.submit()
     this.#flushing = false
     if (!this.#batch.isEmpty) this.#schedule()
-    if (this.#pending) this.#walkFromMicrotask()
+    if (this.#isMore) this.#walkFromMicrotask()
+  }
+
+  #exchange(): void {
+    this.#pending = false
+    this.#fills += 1
+    this.#end = this.#crossings.exchange(this.#batch.take(), this.#arena, this.#at)
+    this.#needed = this.#state[State.NEEDED] as number
+    this.#submitted()
+    this.#refused = 0
   }
 
   #submit(bytes: number, external: Uint8Array | undefined): void {
@@ -163,6 +175,11 @@ class Boundary {
       // A full batch is handed over in the middle of a turn: what it led to comes at the end.
       this.#schedule()
     }
+    this.#submitted()
+  }
+
+  /** A batch was handed over. */
+  #submitted(): void {
     this.#refused += this.#state[State.REFUSED] as number
     const congested = this.#state[State.CONGESTED] as number
     for (let index = 0; index < congested; index += 1) {
@@ -273,8 +290,7 @@ class Boundary {
       // However slow the machine, each turn gets something done.
       for (let filled = false; ; filled = true) {
         this.#records()
-        const isMore = this.#at < this.#end || this.#pending || this.#needed > 0
-        if (!isMore) return
+        if (!this.#isMore) return
         if ((filled || this.#at < this.#end) && performance.now() - this.#burst > BUDGET) {
           this.#putOffWalk()
           return
@@ -284,6 +300,11 @@ class Boundary {
     } finally {
       this.#walking = false
     }
+  }
+
+  /** There are records to walk or to collect. */
+  get #isMore(): boolean {
+    return this.#at < this.#end || this.#pending || this.#needed > 0
   }
 
   /** Gets more records. Once Rust has no more it rings for the next. */

@@ -26,6 +26,8 @@ export type NativeAaaEntry = binding.NativeAaaEntry
 export interface Crossings {
   /** Carries out the first `bytes` of the batch; 1 if there is something to collect. */
   submit(bytes: number, external: Uint8Array | undefined): number
+  /** `submit` without a payload beside it, and `collect` if there is something; where the arena ends now. */
+  exchange(bytes: number, arena: Uint8Array, from: number): number
   /** Fills an arena from byte `from` on; where it ends now. */
   collect(arena: Uint8Array, from: number): number
   /** Takes what a socket read; 0 if it could not. */

@@ -9,7 +9,7 @@
     reason = "calls into Node-API; the argument of each block stands at `entry`, `bytes_of` and `Pinned`"
 )]
 
-use crate::boundary::Boundary;
+use crate::boundary::{Boundary, Collected, Submitted};
 use crate::inbox::Bell;
 use napi::sys;
 use std::cell::RefCell;
@@ -83,8 +83,13 @@ impl Crossing {
         // thread-safe function, which was made above.
         // SAFETY: `data` is one strong count, which `end` gives back.
         unsafe { sys::napi_add_env_cleanup_hook(env, Some(end), data) };
-        let entries: [(&CStr, Callback); 4] =
-            [(c"submit", submit), (c"collect", collect), (c"receive", receive), (c"take", take)];
+        let entries: [(&CStr, Callback); 5] = [
+            (c"submit", submit),
+            (c"exchange", exchange),
+            (c"collect", collect),
+            (c"receive", receive),
+            (c"take", take),
+        ];
         for (name, entry) in entries {
             // SAFETY: the name is NUL-terminated, and `data` lives until the environment ends.
             unsafe {
@@ -95,6 +100,19 @@ impl Crossing {
             }
         }
         Some((crossing, Holder { env, bell }))
+    }
+}
+
+impl Crossing {
+    /// Writes what a submission told, besides whether there is something to collect.
+    fn tell(&self, told: &Submitted) {
+        self.state.set(word::REFUSED, told.refused);
+        let room = word::WORDS - word::LINKS;
+        let congested = told.congested.iter().take(room);
+        self.state.set(word::CONGESTED, u32::try_from(congested.len()).unwrap_or_default());
+        for (index, link) in congested.enumerate() {
+            self.state.set(word::LINKS + index, u32::from(*link));
+        }
     }
 }
 
@@ -285,14 +303,30 @@ unsafe extern "C" fn submit(env: sys::napi_env, info: sys::napi_callback_info) -
         entry::<2>(env, info, |crossing, boundary, [length, external]| {
             let batch = crossing.batch.bytes().get(..size(number(env, length))).unwrap_or_default();
             let told = boundary.submit(batch, bytes_of(env, external));
-            crossing.state.set(word::REFUSED, told.refused);
-            let room = word::WORDS - word::LINKS;
-            let congested = told.congested.iter().take(room);
-            crossing.state.set(word::CONGESTED, u32::try_from(congested.len()).unwrap_or_default());
-            for (index, link) in congested.enumerate() {
-                crossing.state.set(word::LINKS + index, u32::from(*link));
-            }
+            crossing.tell(&told);
             js_number(env, usize::from(told.pending))
+        })
+    }
+}
+
+/// `exchange(bytes, arena, from)`: `submit` of a batch without a payload beside it and, if there is something to collect,
+/// `collect`, in one call.
+unsafe extern "C" fn exchange(env: sys::napi_env, info: sys::napi_callback_info) -> sys::napi_value {
+    // SAFETY: an entry; the batch, the state and the arena are different arrays, and the batch is done with before the
+    // arena is asked for.
+    unsafe {
+        entry::<3>(env, info, |crossing, boundary, [length, arena, from]| {
+            let batch = crossing.batch.bytes().get(..size(number(env, length))).unwrap_or_default();
+            let told = boundary.submit(batch, &[]);
+            crossing.tell(&told);
+            let from = size(number(env, from));
+            let collected = if told.pending {
+                boundary.collect(bytes_of(env, arena), from)
+            } else {
+                Collected { end: from, needed: 0 }
+            };
+            crossing.state.set(word::NEEDED, u32::try_from(collected.needed).unwrap_or(u32::MAX));
+            js_number(env, collected.end)
         })
     }
 }

@@ -34,27 +34,17 @@ pub(crate) trait Bell: Send {
 #[derive(Default)]
 struct Gate {
     bell: Option<Box<dyn Bell>>,
-    /// JavaScript has promised to collect, or was woken to.
-    awake: bool,
     ready: Vec<u16>,
     notes: Vec<Note>,
-}
-
-impl Gate {
-    fn wake(&mut self) {
-        if !self.awake {
-            self.awake = true;
-            if let Some(bell) = &self.bell {
-                bell.ring();
-            }
-        }
-    }
 }
 
 /// The list of what waits for JavaScript. The lock is held for a push or an exchange, and while the bell rings.
 #[derive(Default)]
 pub(crate) struct Inbox {
     gate: Mutex<Gate>,
+    /// JavaScript has promised to collect, or was woken to. It is read and taken back under the lock. A promise is made
+    /// without it: whoever misses it rings once too often.
+    awake: AtomicBool,
 }
 
 impl Inbox {
@@ -75,18 +65,26 @@ impl Inbox {
     pub(crate) fn note(&self, note: Note) {
         let mut gate = self.gate();
         gate.notes.push(note);
-        gate.wake();
+        self.wake(&gate);
     }
 
     fn ready(&self, link: u16) {
         let mut gate = self.gate();
         gate.ready.push(link);
-        gate.wake();
+        self.wake(&gate);
+    }
+
+    fn wake(&self, gate: &Gate) {
+        if !self.awake.swap(true, Ordering::Relaxed)
+            && let Some(bell) = &gate.bell
+        {
+            bell.ring();
+        }
     }
 
     /// JavaScript is about to hand something in and will look here afterwards: nobody need wake it.
     pub(crate) fn promise(&self) {
-        self.gate().awake = true;
+        self.awake.store(true, Ordering::Relaxed);
     }
 
     /// Moves what there is to the given lists. False if there was nothing: then JavaScript has to be woken for more.
@@ -95,7 +93,7 @@ impl Inbox {
         ready.extend(gate.ready.drain(..));
         notes.extend(gate.notes.drain(..));
         let any = !ready.is_empty() || !notes.is_empty();
-        gate.awake = any;
+        self.awake.store(any, Ordering::Relaxed);
         any
     }
 }
