@@ -5,6 +5,7 @@
 //! between its receivers and leaves by a vectored write.
 
 use crate::row::Row;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::{Budget, Traffic, contain};
 use bytes::{Buf, Bytes};
@@ -195,6 +196,14 @@ impl Batch {
         (first, self.sealed)
     }
 
+    /// The contiguous buffer of a batch that consists of nothing else, to be given back with [`Outbox::complete`].
+    ///
+    /// # Errors
+    /// The batch, if it has other pieces.
+    pub fn into_contiguous(self) -> Result<Vec<u8>, Self> {
+        if self.sealed.is_empty() && self.shared.is_empty() { Ok(self.bytes) } else { Err(self) }
+    }
+
     /// The contiguous buffer, to be given back with [`Outbox::complete`].
     pub fn into_buffer(self) -> Vec<u8> {
         self.bytes
@@ -235,6 +244,8 @@ impl State {
 /// The lock guards plain memory: it is held for one copy of at most 64 KiB and is never held over a system call.
 pub struct Outbox {
     state: Mutex<State>,
+    /// As in the state, for those who only ask: set with it, under its lock.
+    closed: AtomicBool,
     limits: QueueLimits,
     budget: Arc<Budget>,
     drain: Box<dyn Drain>,
@@ -245,7 +256,7 @@ impl Outbox {
     pub fn new(limits: QueueLimits, budget: Arc<Budget>, greeting: &[u8], drain: Box<dyn Drain>) -> Self {
         let pending = Batch { bytes: greeting.to_vec(), length: greeting.len(), ..Batch::default() };
         let state = State { bytes: greeting.len(), pending, ..State::default() };
-        Self { state: Mutex::new(state), limits, budget, drain }
+        Self { state: Mutex::new(state), closed: AtomicBool::new(false), limits, budget, drain }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -522,6 +533,7 @@ impl Outbox {
         if mem::replace(&mut state.closed, true) {
             return;
         }
+        self.closed.store(true, Ordering::Release);
         state.pending = Batch::default();
         state.spare = Vec::new();
         self.budget.refund(mem::take(&mut state.charged));
@@ -555,9 +567,9 @@ impl Outbox {
         self.lock().bytes
     }
 
-    /// True once closed.
+    /// True once closed. A client in the process asks before each operation, so it takes no lock.
     pub fn is_closed(&self) -> bool {
-        self.lock().closed
+        self.closed.load(Ordering::Acquire)
     }
 
     /// What was queued since the beginning.
