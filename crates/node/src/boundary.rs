@@ -131,13 +131,16 @@ impl Boundary {
             }
             self.submit_one(&record, &mut told);
         }
-        for link in self.touched.drain(..) {
-            let Some(end) = self.links.get_mut(usize::from(link)).and_then(Option::as_mut) else { continue };
-            end.is_touched = false;
-            if end.flush(link, &self.inbox) {
-                told.congested.push(link);
+        self.inbox.here(&mut self.ready, || {
+            for link in self.touched.drain(..) {
+                let end = self.links.get_mut(usize::from(link)).and_then(Option::as_mut);
+                let Some(end) = end else { continue };
+                end.is_touched = false;
+                if end.flush(link, &self.inbox) {
+                    told.congested.push(link);
+                }
             }
-        }
+        });
         told.pending = self.has_more();
         told
     }

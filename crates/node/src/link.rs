@@ -69,7 +69,9 @@ const TURN_BYTES: usize = 32 << 10;
 
 /// What was taken out of the queue and is not all in an arena yet.
 struct Taken {
-    /// The buffer at hand, and where in it the next frame begins.
+    /// The buffer of a batch that has one only, to be given back.
+    buffer: Vec<u8>,
+    /// Otherwise the buffer at hand. And where in it the next frame begins.
     bytes: Bytes,
     at: usize,
     /// The buffers behind it.
@@ -283,7 +285,7 @@ impl LocalEnd {
             self.batch = outbox.take().map(Taken::from);
         }
         while let Some(batch) = &mut self.batch {
-            while let Some(frame) = batch.bytes.get(batch.at..).and_then(RawFrame::read) {
+            while let Some(frame) = batch.at_hand().and_then(RawFrame::read) {
                 record.take(&frame)?;
                 batch.at = batch.at.saturating_add(EventHeader::BYTES).saturating_add(frame.body.len());
                 if record.is_enough() {
@@ -295,18 +297,30 @@ impl LocalEnd {
                 continue;
             }
             let (frames, length) = (batch.frames, batch.length);
-            let buffer = std::mem::take(&mut batch.bytes).try_into_mut().map(Vec::from).unwrap_or_default();
+            let buffer = std::mem::take(&mut batch.buffer);
             self.batch = outbox.complete(buffer, frames, length).map(Taken::from);
         }
         Ok(false)
     }
 }
 
+impl Taken {
+    /// What is left of the buffer at hand.
+    fn at_hand(&self) -> Option<&[u8]> {
+        if self.buffer.is_empty() { self.bytes.get(self.at..) } else { self.buffer.get(self.at..) }
+    }
+}
+
 impl From<elbus_routing::Batch> for Taken {
     fn from(batch: elbus_routing::Batch) -> Self {
         let (frames, length) = (batch.frames, batch.length);
-        let (bytes, rest) = batch.into_buffers();
-        Self { bytes, at: 0, rest, frames, length }
+        match batch.into_contiguous() {
+            Ok(buffer) => Self { buffer, bytes: Bytes::new(), at: 0, rest: VecDeque::new(), frames, length },
+            Err(batch) => {
+                let (bytes, rest) = batch.into_buffers();
+                Self { buffer: Vec::new(), bytes, at: 0, rest, frames, length }
+            }
+        }
     }
 }
 
