@@ -84,7 +84,7 @@ impl Boundary {
 
     pub(crate) fn open(&mut self, link: u16, serial: u32, rpc: bool, end: End) {
         if let Some(slot) = self.links.get_mut(usize::from(link)) {
-            *slot = Some(Link { serial, rpc, is_touched: false, end });
+            *slot = Some(Link::new(serial, rpc, end));
         }
     }
 
@@ -238,7 +238,7 @@ impl Boundary {
 
     /// Takes what a socket read. False if the link is none of a socket, or memory is short.
     pub(crate) fn receive(&mut self, link: u16, chunk: &[u8]) -> bool {
-        let Some(Link { end: End::Socket(codec), .. }) = self.link(link) else { return false };
+        let Some(codec) = self.output(link) else { return false };
         if !codec.receive(chunk) {
             return false;
         }
@@ -251,10 +251,7 @@ impl Boundary {
 
     /// What a socket has to write.
     pub(crate) fn output(&mut self, link: u16) -> Option<&mut crate::socket_codec::SocketCodec> {
-        match self.link(link)?.end {
-            End::Socket(ref mut codec) => Some(codec),
-            End::Local(_) => None,
-        }
+        self.link(link)?.codec()
     }
 }
 

@@ -2,7 +2,7 @@
 //! owns. Both take the records of a batch and give frames as records.
 
 use crate::inbox::{Inbox, Note, ReliefWaker};
-use crate::names::{HeadKind, NamesFromJs, NamesToJs};
+use crate::names::{HeadKind, Heads, NamesFromJs, NamesToJs};
 use crate::record::{ArenaWriter, FAILURES_ONLY, Full, HEAD, InHead, NO_NAME, OutRecord, flag, kind};
 use crate::socket_codec::{RawFrame, Received, SocketCodec};
 use bytes::Bytes;
@@ -100,7 +100,8 @@ pub(crate) struct Link {
     pub(crate) rpc: bool,
     /// It has carried out something whose receivers are not woken yet.
     pub(crate) is_touched: bool,
-    pub(crate) end: End,
+    heads: Heads,
+    end: End,
 }
 
 /// What an operation of a client in the process came to.
@@ -151,6 +152,18 @@ fn operation<'a>(
 }
 
 impl Link {
+    pub(crate) fn new(serial: u32, rpc: bool, end: End) -> Self {
+        Self { serial, rpc, is_touched: false, heads: Heads::default(), end }
+    }
+
+    /// Its codec, if it is a socket's.
+    pub(crate) fn codec(&mut self) -> Option<&mut SocketCodec> {
+        match &mut self.end {
+            End::Socket(codec) => Some(codec),
+            End::Local(_) => None,
+        }
+    }
+
     /// Carries out one record: routes it here and now, or encodes it for the socket. `None` where no result is known
     /// yet.
     pub(crate) fn submit(
@@ -244,7 +257,8 @@ impl Link {
         writer: &mut ArenaWriter<'_>,
     ) -> Result<bool, Stop> {
         let until = writer.position().saturating_add(TURN_BYTES);
-        let mut record = Recorder { link: id, rpc: self.rpc, names, writer, until };
+        let heads = &mut self.heads;
+        let mut record = Recorder { link: id, rpc: self.rpc, heads, names, writer, until };
         match &mut self.end {
             End::Local(local) => local.collect(&mut record),
             End::Socket(codec) => {
@@ -328,6 +342,7 @@ impl From<elbus_routing::Batch> for Taken {
 struct Recorder<'a, 'b> {
     link: u16,
     rpc: bool,
+    heads: &'a mut Heads,
     names: &'a mut NamesToJs,
     writer: &'a mut ArenaWriter<'b>,
     /// Where the turn of the link ends.
@@ -352,7 +367,7 @@ impl Recorder<'_, '_> {
             MESSAGE => HeadKind::Sender,
             _ => return self.event(frame),
         };
-        let Some(((first, second), payload)) = self.names.same_head(names, frame.body) else {
+        let Some(((first, second), payload)) = self.names.same_head(self.heads, names, frame.body) else {
             return self.event(frame);
         };
         let head = InHead { first, second, ..self.head(frame.realtime) };
@@ -393,14 +408,14 @@ impl Recorder<'_, '_> {
                 return Ok(());
             }
             (head.first, head.second) = self.names.pair(frame.sender, topic, self.writer)?;
-            self.names.remember_head(HeadKind::SenderAndTopic, names, (head.first, head.second));
+            self.names.remember_head(self.heads, HeadKind::SenderAndTopic, names, (head.first, head.second));
             return self.writer.put(InHead { kind: kind::PUBLISH, ..head }, frame.payload);
         }
         head.first = self.names.number(0, frame.sender, self.writer)?;
         if frame.kind == EventKind::Broadcast {
             return self.writer.put(InHead { kind: kind::BROADCAST, ..head }, frame.payload);
         }
-        self.names.remember_head(HeadKind::Sender, names, (head.first, 0));
+        self.names.remember_head(self.heads, HeadKind::Sender, names, (head.first, 0));
         self.message(head, body, frame.payload)
     }
 

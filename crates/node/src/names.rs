@@ -22,15 +22,21 @@ pub(crate) struct NamesToJs {
     next: u16,
     /// The last names of both fields: most records repeat them.
     last: [(Arc<str>, u16); PASSING as usize],
-    /// The names of the last frame with a sender alone, and of the last one with a topic, as they lie in its body.
-    heads: [Head; 2],
+    /// How often a place was given to another name: what was remembered before does not stand any more.
+    evictions: u64,
 }
 
-/// The names in front of a frame's payload with their NULs, which were checked, and their numbers. Without bytes it is
-/// none.
+/// The names of the last frame a link received with a sender alone, and of the last one with a topic, as they lie in
+/// its body. Each link has its own: two that answer each other hear of one sender each.
+#[derive(Debug, Default)]
+pub(crate) struct Heads([Head; 2]);
+
+/// The names in front of a frame's payload with their NULs, which were checked, and their numbers at that time. Without
+/// bytes it is none.
 #[derive(Debug, Default)]
 struct Head {
     bytes: Vec<u8>,
+    evictions: u64,
     numbers: (u16, u16),
 }
 
@@ -44,13 +50,7 @@ pub(crate) enum HeadKind {
 impl NamesToJs {
     pub(crate) fn new() -> Self {
         let none = || (Arc::from(""), u16::MAX);
-        Self {
-            numbers: HashMap::default(),
-            names: Vec::new(),
-            next: 0,
-            last: [none(), none()],
-            heads: [Head::default(), Head::default()],
-        }
+        Self { numbers: HashMap::default(), names: Vec::new(), next: 0, last: [none(), none()], evictions: 0 }
     }
 
     /// The number of a name, announced in front of it if it is new. `field` is 0 or 1: which name of the record.
@@ -107,25 +107,29 @@ impl NamesToJs {
     /// If a body begins with the same names as the last one of this kind: their numbers, and the payload behind them.
     /// It saves finding, checking and comparing each.
     #[inline]
-    pub(crate) fn same_head<'a>(&self, kind: HeadKind, body: &'a [u8]) -> Option<((u16, u16), &'a [u8])> {
-        let [sender, both] = &self.heads;
+    pub(crate) fn same_head<'a>(
+        &self,
+        heads: &Heads,
+        kind: HeadKind,
+        body: &'a [u8],
+    ) -> Option<((u16, u16), &'a [u8])> {
+        let [sender, both] = &heads.0;
         let head = if kind == HeadKind::Sender { sender } else { both };
-        if head.bytes.is_empty() {
+        if head.bytes.is_empty() || head.evictions != self.evictions {
             return None;
         }
         Some((head.numbers, body.strip_prefix(&head.bytes[..])?))
     }
 
     /// Remembers the names in front of the payload of a body that was read, with the numbers they have.
-    pub(crate) fn remember_head(&mut self, kind: HeadKind, names: &[u8], numbers: (u16, u16)) {
-        let [sender, both] = &mut self.heads;
+    pub(crate) fn remember_head(&self, heads: &mut Heads, kind: HeadKind, names: &[u8], numbers: (u16, u16)) {
+        let [sender, both] = &mut heads.0;
         let head = if kind == HeadKind::Sender { sender } else { both };
         head.bytes.clear();
         // Names that are announced each time have no number to remember; nor has the place of a topic that is not there.
-        let is_kept = numbers.0 >= PASSING && (kind == HeadKind::Sender || numbers.1 >= PASSING);
-        if is_kept {
+        if numbers.0 >= PASSING && (kind == HeadKind::Sender || numbers.1 >= PASSING) {
             head.bytes.extend_from_slice(names);
-            head.numbers = numbers;
+            (head.numbers, head.evictions) = (numbers, self.evictions);
         }
     }
 
@@ -153,11 +157,7 @@ impl NamesToJs {
         if let Some(oldest) = self.names.get_mut(place) {
             let oldest = std::mem::replace(oldest, Arc::clone(&name));
             self.numbers.remove(&oldest);
-            for head in &mut self.heads {
-                if head.numbers.0 == number || head.numbers.1 == number {
-                    head.bytes.clear();
-                }
-            }
+            self.evictions = self.evictions.wrapping_add(1);
             for last in &mut self.last {
                 if last.1 == number {
                     last.1 = u16::MAX;
@@ -279,38 +279,42 @@ mod tests {
 
     #[test]
     fn a_head_is_known_byte_for_byte_and_as_long_as_its_numbers_stand() {
-        let mut table = NamesToJs::new();
+        let (mut table, mut heads) = (NamesToJs::new(), Heads::default());
         let mut arena = vec![0; 1 << 20];
         let mut writer = ArenaWriter::new(&mut arena, 0);
         let numbers = table.pair("s", "t", &mut writer).unwrap();
-        assert_eq!(table.same_head(HeadKind::SenderAndTopic, b"s\0t\0"), None);
-        table.remember_head(HeadKind::SenderAndTopic, b"s\0t\0", numbers);
-        table.remember_head(HeadKind::Sender, b"s\0", (numbers.0, 0));
-        let known = |body| table.same_head(HeadKind::SenderAndTopic, body);
+        assert_eq!(table.same_head(&heads, HeadKind::SenderAndTopic, b"s\0t\0"), None);
+        table.remember_head(&mut heads, HeadKind::SenderAndTopic, b"s\0t\0", numbers);
+        table.remember_head(&mut heads, HeadKind::Sender, b"s\0", (numbers.0, 0));
+        let known = |body| table.same_head(&heads, HeadKind::SenderAndTopic, body);
         assert_eq!(known(b"s\0t\0payload"), Some((numbers, &b"payload"[..])));
         assert_eq!(known(b"s\0t\0"), Some((numbers, &b""[..])));
         for other in [&b"s\0t"[..], b"s\0tt\0payload", b"ss\0t\0", b"\0s\0t\0", b""] {
             assert_eq!(known(other), None);
         }
-        assert_eq!(table.same_head(HeadKind::Sender, b"s\0t\0"), Some(((numbers.0, 0), &b"t\0"[..])));
+        assert_eq!(table.same_head(&heads, HeadKind::Sender, b"s\0t\0"), Some(((numbers.0, 0), &b"t\0"[..])));
         for step in 0..usize::from(PLACES - PASSING) - 1 {
             table.number(1, &format!("n{step}"), &mut writer).unwrap();
         }
-        assert_eq!(table.same_head(HeadKind::Sender, b"s\0"), None, "its place was the first to be taken");
-        assert_eq!(table.same_head(HeadKind::SenderAndTopic, b"s\0t\0"), None);
+        assert_eq!(
+            table.same_head(&heads, HeadKind::Sender, b"s\0"),
+            None,
+            "its place was the first to be taken"
+        );
+        assert_eq!(table.same_head(&heads, HeadKind::SenderAndTopic, b"s\0t\0"), None);
     }
 
     #[test]
     fn a_head_with_a_long_name_is_not_remembered() {
-        let mut table = NamesToJs::new();
+        let (mut table, mut heads) = (NamesToJs::new(), Heads::default());
         let mut arena = vec![0; 1 << 12];
         let mut writer = ArenaWriter::new(&mut arena, 0);
         let long = "x".repeat(KEPT_BYTES + 1);
         for (first, second, known) in [("s", &*long, false), (&*long, "t", false), ("s", "t", true)] {
             let numbers = table.pair(first, second, &mut writer).unwrap();
             let names = format!("{first}\0{second}\0");
-            table.remember_head(HeadKind::SenderAndTopic, names.as_bytes(), numbers);
-            assert_eq!(table.same_head(HeadKind::SenderAndTopic, names.as_bytes()).is_some(), known);
+            table.remember_head(&mut heads, HeadKind::SenderAndTopic, names.as_bytes(), numbers);
+            assert_eq!(table.same_head(&heads, HeadKind::SenderAndTopic, names.as_bytes()).is_some(), known);
         }
     }
 
