@@ -1,7 +1,7 @@
 // MessagePack, and the only import of the package that does it. What is plain and small does not need it: see
 // `msgpack-plain.ts`.
 
-import { Decoder, Encoder } from '@msgpack/msgpack'
+import type * as library from '@msgpack/msgpack'
 import { BusError } from './errors'
 import { decodePlain, encodePlain, NONE } from './msgpack-plain'
 
@@ -23,7 +23,7 @@ const DEPTH = 128
  * are read, and a header of five bytes may say four thousand million. Every element takes a byte at least, so all
  * headers together may not announce more elements than there are bytes.
  */
-function boundedDecoder(): Decoder<undefined> {
+function boundedDecoder({ Decoder }: typeof library): library.Decoder<undefined> {
   const decoder = new Decoder({ useBigInt64: true })
   const parts = decoder as unknown as DecoderParts
   const { pushArrayState, pushMapState, readU64AsBigInt, readI64AsBigInt } = parts
@@ -68,7 +68,7 @@ interface EncoderParts {
 }
 
 /** An encoder that writes a bigint as 64 bits and refuses what it would lose without a word. */
-function completeEncoder(): Encoder<undefined> {
+function completeEncoder({ Encoder }: typeof library): library.Encoder<undefined> {
   const encoder = new Encoder({ maxDepth: DEPTH, ignoreUndefined: true })
   const parts = encoder as unknown as EncoderParts
   const { encodeObject } = parts
@@ -87,19 +87,32 @@ function completeEncoder(): Encoder<undefined> {
   return encoder
 }
 
-const decoder = boundedDecoder()
-const encoder = completeEncoder()
+interface Codec {
+  readonly decoder: library.Decoder<undefined>
+  readonly encoder: library.Encoder<undefined>
+}
+
+let loaded: Codec | undefined
+
+/** The library, loaded when it is needed first: its dozen files are a good part of what loading this package takes. */
+function codec(): Codec {
+  if (loaded === undefined) {
+    const found = require('@msgpack/msgpack') as typeof library
+    loaded = { decoder: boundedDecoder(found), encoder: completeEncoder(found) }
+  }
+  return loaded
+}
 
 /** The value of MessagePack bytes. Throws what the decoder throws. */
 export function decode(bytes: Uint8Array): unknown {
   const value = decodePlain(bytes)
-  return value === NONE ? decoder.decode(bytes) : value
+  return value === NONE ? codec().decoder.decode(bytes) : value
 }
 
 /** MessagePack bytes of a value; they are valid until the next call. */
 export function encode(value: unknown): Uint8Array {
   try {
-    return encodePlain(value) ?? encoder.encodeSharedRef(value)
+    return encodePlain(value) ?? codec().encoder.encodeSharedRef(value)
   } catch (error) {
     const text = error instanceof Error ? error.message : String(error)
     throw new BusError('ERR_BUS_PAYLOAD', `payload cannot be encoded as MessagePack: ${text}`, {
