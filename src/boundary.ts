@@ -341,7 +341,8 @@ class Boundary {
   }
 
   #newArena(bytes: number): void {
-    // Not filled with zeros: nobody is given a view of what Rust has not written.
+    // Not filled with zeros, which takes longer than all else: views given out cover what Rust has written, and
+    // whoever looks around them sees memory of his own process, as with small Buffers.
     const memory = Buffer.allocUnsafeSlow((bytes + 3) & ~3).buffer as ArrayBuffer
     // Views of it are given out, and whoever transfers one would detach it under all others.
     markAsUntransferable(memory)

@@ -11,11 +11,7 @@ const LONG_ASCII = 1 << 10
 
 const scratch = new Uint8Array(SCRATCH_BYTES)
 const text = Buffer.from(scratch.buffer)
-/** One number, for its bytes. */
-const double = new Float64Array(1)
-const doubleBytes = new Uint8Array(double.buffer)
-/** Bytes on the wire run the other way. */
-const isLittle = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1
+const numbers = new DataView(scratch.buffer)
 
 const objectPrototype = Object.prototype
 const arrayPrototype = Array.prototype
@@ -28,7 +24,7 @@ let isWriting = false
 /** The bytes of a value, valid until the next call; undefined if it is not for here. */
 export function encodePlain(value: unknown): Uint8Array | undefined {
   // A getter may send something itself. And what somebody adds to all objects is no field of any.
-  if (isWriting || !isLittle || isExtended()) return undefined
+  if (isWriting || isExtended()) return undefined
   isWriting = true
   at = 0
   try {
@@ -74,8 +70,8 @@ function write(value: unknown, depth: number): boolean {
 function writeNumber(value: number): void {
   if (!Number.isSafeInteger(value)) {
     scratch[at++] = 0xcb
-    double[0] = value
-    for (let index = 7; index >= 0; index -= 1) scratch[at++] = doubleBytes[index] as number
+    numbers.setFloat64(at, value)
+    at += 8
   } else if (value >= 0) {
     if (value < 0x80) {
       scratch[at++] = value
@@ -247,7 +243,6 @@ let left = 0
 
 /** The value of bytes, or {@link NONE}. */
 export function decodePlain(bytes: Uint8Array): unknown {
-  if (!isLittle) return NONE
   source = bytes
   from = 0
   end = bytes.length
@@ -330,13 +325,15 @@ function read64(signed: 0 | 1): unknown {
   return Number.isSafeInteger(value) ? value : NONE
 }
 
-const single = new Float32Array(double.buffer)
+/** The bytes of one number are copied here: asking a payload for its buffer costs more. */
+const oneBytes = new Uint8Array(8)
+const one = new DataView(oneBytes.buffer)
 
 function readFloat(head: number): unknown {
   const bytes = head === 0xcb ? 8 : 4
   if (from + bytes > end) return NONE
-  for (let index = bytes - 1; index >= 0; index -= 1) doubleBytes[index] = source[from++] as number
-  return bytes === 8 ? double[0] : single[0]
+  for (let index = 0; index < bytes; index += 1) oneBytes[index] = source[from++] as number
+  return bytes === 8 ? one.getFloat64(0) : one.getFloat32(0)
 }
 
 function readString(length: number): unknown {
