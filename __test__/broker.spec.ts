@@ -248,6 +248,7 @@ const WRONG: Record<string, [BrokerOptions, string]> = {
   subscriptions: [{ subscriptions: -1 }, 'subscriptions'],
   pause: [{ pause: 1_001 }, 'pause'],
   'pause NaN': [{ pause: Number.NaN }, 'pause'],
+  busyPoll: [{ busyPoll: 10.1 }, 'busyPoll'],
   stallTimeout: [{ stallTimeout: 0 }, 'stallTimeout'],
   'stallTimeout Infinity': [{ stallTimeout: Number.POSITIVE_INFINITY }, 'stallTimeout'],
   connections: [{ connections: 0 }, 'connections'],

@@ -155,6 +155,12 @@ export interface BrokerOptions {
   coreRpc?: boolean | undefined
   /** Longest pause of a sender for one stall of a receiver, in milliseconds. Default 10. */
   pause?: number | undefined
+  /**
+   * How long a socket connection that has just sent something is looked at again and again before its thread rests, in
+   * milliseconds, 0 to 10. Default 0: not at all. It takes the time of waking a thread off each answer and keeps `workers`
+   * cores busy while somebody sends; with none to spare it makes everything slower.
+   */
+  busyPoll?: number | undefined
   /** A client that takes nothing for so long is disconnected, in milliseconds. Default 5,000. */
   stallTimeout?: number | undefined
   /** Connections at once. Default: the smaller of 1,024 and 80 % of the descriptor limit. */

@@ -81,6 +81,7 @@ fn help_and_version_are_shown() {
             "--queue-size",
             "--mode",
             "--force-register",
+            "--busy-poll",
             "--verbose",
             "--version",
         ] {
@@ -105,6 +106,7 @@ fn a_wrong_command_line_is_one_line() {
     refused(&["-B", "/tmp/x", "-w", "0"], &["'0'", "1..=256"]);
     refused(&["-B", "/tmp/x", "--queue-size", "many"], &["many"]);
     refused(&["-B", "/tmp/x", "--mode", "9"], &["'9'", "octal"]);
+    refused(&["-B", "/tmp/x", "--busy-poll", "10001"], &["10001", "0..=10000"]);
 }
 
 #[test]
@@ -183,6 +185,38 @@ fn the_queue_size_bounds_what_waits_for_a_client() {
     let taken = bounded.iter().take_while(|code| **code == DONE).count();
     assert!((8..30).contains(&taken), "{taken} of {COUNT} were taken");
     assert_eq!(bounded[taken..], vec![NOT_DELIVERED; COUNT - taken]);
+}
+
+/// Processor time a process has had, in hundredths of a second.
+#[cfg(target_os = "linux")]
+fn ticks(process: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_busy_server_answers_as_any_other_and_rests_when_nobody_sends() {
+    let mut server = Server::start(&["--busy-poll", "10000"]);
+    let id = server.process().id();
+    let mut receiver = Raw::client(&server.socket(), "receiver");
+    let mut sender = Raw::client(&server.socket(), "sender");
+    for length in [0, 1, 100, 5_000, 20_000, 70_000, 300_000].into_iter().cycle().take(70) {
+        let payload = vec![7; length];
+        assert_eq!(sender.ask(MESSAGE, "receiver", &payload), DONE);
+        let event = receiver.event().expect("a frame");
+        assert_eq!(event.body, [b"sender\0", &payload[..]].concat());
+    }
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let before = ticks(id);
+        support::pause(Duration::from_millis(500));
+        if ticks(id) - before <= 2 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "it never rests");
+    }
 }
 
 #[test]

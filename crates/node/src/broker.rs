@@ -32,6 +32,8 @@ pub struct NativeBrokerOptions {
     pub force_register: bool,
     /// Longest pause of a sender, in milliseconds.
     pub pause: Option<f64>,
+    /// How long a connection is looked at again before its thread rests, in milliseconds.
+    pub busy_poll: Option<f64>,
     /// How long a client may take nothing, in milliseconds.
     pub stall_timeout: Option<f64>,
     /// Connections at once.
@@ -175,6 +177,7 @@ fn options(given: &NativeBrokerOptions) -> BrokerOptions {
     options.queue.bytes = given.queue_bytes.map_or(options.queue.bytes, size);
     options.total_bytes = given.total_bytes.map_or(options.total_bytes, size);
     options.pause = given.pause.map_or(options.pause, duration);
+    options.busy_poll = given.busy_poll.map_or(options.busy_poll, duration);
     options.stall_timeout = given.stall_timeout.map_or(options.stall_timeout, duration);
     options
 }

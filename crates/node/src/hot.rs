@@ -18,6 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::Once;
 
 /// A typed array that belongs to the package's own code and is never given to anybody: it is kept alive by a strong
 /// reference and can therefore be neither collected nor transferred, so its memory stays where it is until the
@@ -41,6 +42,18 @@ mod word {
     pub(super) const CONGESTED: usize = 2;
     pub(super) const LINKS: usize = 3;
     pub(super) const WORDS: usize = 32;
+}
+
+/// Has the allocator give freed memory of more than 2 MiB back at once, unless the environment says otherwise. Half-read
+/// frames of many MiB that are given up would be kept for a second beside those that come in their place.
+pub(crate) fn give_large_memory_back() {
+    /// `mi_option_arena_max_object_size` of mimalloc 3, which the bindings do not name, in KiB.
+    const LARGEST_KEPT: libmimalloc_sys::mi_option_t = 45;
+    static ONCE: Once = Once::new();
+    // SAFETY: it writes one plain number of the allocator's settings, and no other thread does: the addon is loaded
+    // once a process, and environments that load it again find it done. Other threads may read it meanwhile, as they
+    // do while mimalloc itself fills its settings in; either value is good.
+    ONCE.call_once(|| unsafe { libmimalloc_sys::mi_option_set_default(LARGEST_KEPT, 2_048) });
 }
 
 type Callback = unsafe extern "C" fn(sys::napi_env, sys::napi_callback_info) -> sys::napi_value;

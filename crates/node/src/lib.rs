@@ -24,3 +24,9 @@ mod socket_codec;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// When the addon is loaded.
+#[napi_derive::module_init]
+fn loaded() {
+    hot::give_large_memory_back();
+}

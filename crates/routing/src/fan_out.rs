@@ -188,8 +188,8 @@ impl Sender {
     /// changed since.
     #[inline]
     pub(crate) fn repeat(&mut self, flags: u8, body: &[u8], generation: u64) -> bool {
-        let Some(receivers) = self.row.append(flags, body, generation) else { return false };
-        self.work += 1 + receivers * body.len() / BYTES_PER_WORK;
+        let Some(copied) = self.row.append(flags, body, generation) else { return false };
+        self.work += 1 + copied / BYTES_PER_WORK;
         self.received.count(body.len());
         if self.row.is_full() {
             self.queue_row();

@@ -75,6 +75,37 @@ impl Members {
     }
 }
 
+/// Bytes of a level that need no memory of their own: as many as make a [`Text`] no larger.
+const SHORT_BYTES: usize = 22;
+
+/// The text of one level. Most are short; a piece of memory for each would stay behind in the allocator, in the hands of
+/// the thread that made it, when another one takes the masks out.
+#[derive(Debug)]
+enum Text {
+    Short(u8, [u8; SHORT_BYTES]),
+    Long(Box<[u8]>),
+}
+
+impl Text {
+    fn new(text: &str) -> Self {
+        let mut short = [0; SHORT_BYTES];
+        match (short.get_mut(..text.len()), u8::try_from(text.len())) {
+            (Some(space), Ok(length)) => {
+                space.copy_from_slice(text.as_bytes());
+                Self::Short(length, short)
+            }
+            _ => Self::Long(text.as_bytes().into()),
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Short(length, bytes) => bytes.get(..usize::from(*length)).unwrap_or_default(),
+            Self::Long(bytes) => bytes,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Node {
     parent: u32,
@@ -86,7 +117,7 @@ struct Node {
     /// A look-up that has found the only member need not go below: or else one client's masks, a name or a wildcard
     /// on each of 16 levels, would make every publication there visit all 65,536 of them.
     only: u32,
-    text: Box<str>,
+    text: Text,
     /// Who holds the mask that ends here.
     members: Members,
     /// Who holds the mask that goes on here with "all deeper levels".
@@ -100,7 +131,7 @@ impl Default for Node {
             one: NONE,
             children: 0,
             only: NOBODY,
-            text: Box::default(),
+            text: Text::Short(0, [0; SHORT_BYTES]),
             members: Members::None,
             deep: Members::None,
         }
@@ -274,17 +305,19 @@ impl MaskTree {
     }
 
     /// The hash of an edge and which table it is in.
-    fn edge(&self, parent: u32, text: &str) -> (u32, usize) {
+    fn edge(&self, parent: u32, text: &[u8]) -> (u32, usize) {
         let hash = self.hasher.hash_one((parent, text));
         let [a, b, c, d, table, ..] = hash.to_le_bytes();
         (u32::from_le_bytes([a, b, c, d]), usize::from(table) % TABLES)
     }
 
     fn child(&self, parent: u32, text: &str) -> u32 {
-        let (hash, table) = self.edge(parent, text);
+        let (hash, table) = self.edge(parent, text.as_bytes());
         let same = |edge: &Edge| {
             edge.hash == hash
-                && self.node(edge.node).is_some_and(|node| node.parent == parent && *node.text == *text)
+                && self
+                    .node(edge.node)
+                    .is_some_and(|node| node.parent == parent && node.text.bytes() == text.as_bytes())
         };
         let edge = self.edges.get(table).and_then(|table| table.find(Edge::spread(hash), same));
         edge.map_or(NONE, |edge| edge.node)
@@ -300,11 +333,11 @@ impl MaskTree {
         if found != NONE {
             return found;
         }
-        let node = Node { parent, text: text.unwrap_or_default().into(), ..Node::default() };
-        self.bytes += NODE_BYTES + node.text.len();
+        let node = Node { parent, text: Text::new(text.unwrap_or_default()), ..Node::default() };
+        self.bytes += NODE_BYTES + node.text.bytes().len();
         let index = self.nodes.insert(node);
         if let Some(text) = text {
-            let (hash, table) = self.edge(parent, text);
+            let (hash, table) = self.edge(parent, text.as_bytes());
             if let Some(table) = self.edges.get_mut(table) {
                 let edge = Edge { hash, node: index };
                 table.insert_unique(Edge::spread(hash), edge, |edge| Edge::spread(edge.hash));
@@ -344,7 +377,8 @@ impl MaskTree {
         let mut at = place.node();
         while at != ROOT {
             let Some(node) = self.node(at) else { break };
-            levels.push(if self.one(node.parent) == at { self.syntax.one() } else { &node.text });
+            let text = || str::from_utf8(node.text.bytes()).unwrap_or_default();
+            levels.push(if self.one(node.parent) == at { self.syntax.one() } else { text() });
             at = node.parent;
         }
         levels.reverse();
@@ -384,10 +418,10 @@ impl MaskTree {
         self.bytes -= if removed { MEMBER_BYTES } else { 0 };
         let mut at = place.node();
         while at != ROOT {
-            let Some((parent, (hash, table), text)) = self
-                .node(at)
-                .filter(|node| node.is_unused())
-                .map(|node| (node.parent, self.edge(node.parent, &node.text), node.text.len()))
+            let Some((parent, (hash, table), text)) =
+                self.node(at).filter(|node| node.is_unused()).map(|node| {
+                    (node.parent, self.edge(node.parent, node.text.bytes()), node.text.bytes().len())
+                })
             else {
                 break;
             };
@@ -531,6 +565,32 @@ mod tests {
             let level = |level: u32| if (bits >> level) & 1 == 1 { "+" } else { "a" };
             (0..levels).map(level).collect::<Vec<_>>().join("/")
         })
+    }
+
+    #[test]
+    fn texts_of_any_length_are_kept_as_they_are() {
+        assert_eq!(size_of::<Text>(), 24);
+        let mut tree = MaskTree::new(Syntax::Topic);
+        let texts: Vec<_> = [0, 1, SHORT_BYTES - 1, SHORT_BYTES, SHORT_BYTES + 1, 255, 256, 300, 4_000]
+            .into_iter()
+            .map(|length| {
+                "\u{e4}x"
+                    .chars()
+                    .cycle()
+                    .scan(0, |bytes, c| {
+                        *bytes += c.len_utf8();
+                        (*bytes <= length).then_some(c)
+                    })
+                    .collect::<String>()
+            })
+            .collect();
+        let places: Vec<_> = texts.iter().map(|text| tree.insert(text, 1)).collect();
+        for (text, (place, new)) in texts.iter().zip(places) {
+            assert!(new && tree.find(text) == Some(place), "{} bytes", text.len());
+            assert_eq!(tree.mask(place), *text);
+            assert!(tree.remove(place, 1).0);
+        }
+        assert_eq!(tree.bytes(), 0);
     }
 
     #[test]

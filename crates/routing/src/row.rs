@@ -83,7 +83,7 @@ impl Row {
         self.receivers = None;
     }
 
-    /// Encodes a frame if it is one of the row. Returns how many receivers it has.
+    /// Encodes a frame if it is one of the row. Returns how many bytes of it are to be copied, to all receivers together.
     #[inline]
     pub(crate) fn append(&mut self, flags: u8, body: &[u8], generation: u64) -> Option<usize> {
         if flags != self.flags || generation != self.generation {
@@ -102,7 +102,7 @@ impl Row {
         }
         self.head.append(&mut self.wire, payload).then(|| {
             self.frames += 1;
-            receivers
+            receivers * (self.head.length() + payload.len())
         })
     }
 

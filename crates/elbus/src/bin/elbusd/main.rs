@@ -1,6 +1,7 @@
 //! `elbusd`, the stand-alone server: reads the command line, starts a broker, waits for a stop signal, closes in
 //! good order. The command line is in `args.rs`.
 
+mod allocator;
 mod args;
 mod log_line;
 mod log_queue;
@@ -13,16 +14,11 @@ use std::fmt::Display;
 use std::io::Write;
 use std::process::ExitCode;
 
-/// The system allocator of musl takes three times as long for payloads of 64 KiB; on glibc the two are about level. Built
-/// with `--cfg elbus_system_allocator` the program uses that: `benchmark/allocators.mjs` measures one against the other.
-#[cfg(not(elbus_system_allocator))]
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Exit code for a command line that cannot be used.
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    allocator::give_large_memory_back();
     let args = match Args::parse() {
         Ok(args) => args,
         Err(args::Stop::Shown) => return ExitCode::SUCCESS,
