@@ -27,6 +27,8 @@ pub struct Sender {
     pub(crate) client: Arc<ClientEntry>,
     pub(crate) cache: RouteCache,
     row: Row,
+    /// Where the list of those is whom the last operation went to.
+    last: usize,
     /// Work done since the last turn began.
     pub(crate) work: usize,
     wire: Vec<u8>,
@@ -68,6 +70,7 @@ impl Sender {
     pub fn new(client: Arc<ClientEntry>) -> Self {
         Self {
             row: Row::new(client.outbox().limits()),
+            last: 0,
             client,
             cache: RouteCache::default(),
             work: 0,
@@ -178,8 +181,13 @@ impl Sender {
         }
     }
 
-    /// Lets operations like the one just delivered follow in a row.
+    /// Lets operations like the one just delivered follow in a row, if it is the second to go there: where names take turns a
+    /// row would be begun with each frame, for nothing.
     pub(crate) fn begin_row(&mut self, op: Op, field: &str, generation: u64, receivers: Receivers) {
+        let place = receivers.as_ptr().addr();
+        if mem::replace(&mut self.last, place) != place {
+            return;
+        }
         let head = self.wire.get(..self.head_bytes).unwrap_or_default();
         self.row.begin(op.bits(), field, generation, receivers, head);
     }

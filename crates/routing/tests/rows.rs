@@ -184,20 +184,20 @@ fn a_row_is_queued_at_the_end_of_the_batch_or_when_something_else_comes() {
     let router = router();
     let [mut source, target] = ["source", "target"].map(|name| Peer::join(&router, name, Make::default()));
     let body = |payload| OpBody::Message { target: "target", payload };
-    for payload in [b"1", b"2", b"3"] {
+    for payload in [b"1", b"2", b"3", b"4"] {
         source.send(&router, 0, QoS::No, body(payload), false);
     }
-    assert_eq!(target.entry.outbox().frames(), 1, "the first of a row goes by itself");
-    source.send(&router, 7, QoS::Processed, body(b"4"), false);
-    assert_eq!(target.entry.outbox().frames(), 4, "what is acknowledged comes behind what was sent before");
-    source.send(&router, 0, QoS::No, body(b"5"), false);
+    assert_eq!(target.entry.outbox().frames(), 2, "the first two of a row go by themselves");
+    source.send(&router, 7, QoS::Processed, body(b"5"), false);
+    assert_eq!(target.entry.outbox().frames(), 5, "what is acknowledged comes behind what was sent before");
     source.send(&router, 0, QoS::No, body(b"6"), false);
+    source.send(&router, 0, QoS::No, body(b"7"), false);
     // A connection that was ended meanwhile sends nothing more.
     source.sender.abandon();
     source.sender.flush();
-    assert_eq!(target.take().len(), 4);
+    assert_eq!(target.take().len(), 5);
     assert_eq!(source.take(), [Received::Ack { id: 7, result: Ok(()) }]);
-    source.handle(&router, 0, QoS::No, body(b"7"), false);
+    source.handle(&router, 0, QoS::No, body(b"8"), false);
     assert_eq!(target.take().len(), 1, "a row goes on in the next batch");
 }
 
