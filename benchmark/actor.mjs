@@ -88,6 +88,8 @@ export class Stage {
   }
 
   #add(child) {
+    // One that could not be started never ends either.
+    if (child.pid === undefined) return
     this.#processes.push(child)
     running.add(child)
     child.once('exit', () => running.delete(child))

@@ -139,7 +139,7 @@ function relate({ part, load, key, figure, floors }, contestant) {
   }
   const roundsOf = (name) => {
     const theirs = valuesOf(references[name])
-    return valuesOf(contestant).map((value, round) => value / theirs[round])
+    return valuesOf(contestant).map((value, round) => value / (theirs[round] ?? Number.NaN))
   }
   return { references, peers, ratios, best: bestOf(ratios, peers, figure), roundsOf }
 }

@@ -50,7 +50,7 @@ function firstLine(command, args) {
 export function machine({ elbusd, versions }) {
   const require = createRequire(import.meta.url)
   return {
-    system: `${os.type()} ${os.release()} ${os.arch()}`,
+    system: `${os.type()} ${os.release().split('.').slice(0, 2).join('.')} ${os.arch()}`,
     cpu: os.cpus()[0]?.model.trim(),
     cpus: os.cpus().length,
     memory: `${Math.round(os.totalmem() / 2 ** 30)} GiB`,

@@ -128,6 +128,10 @@ async function measureOnce({ load, contestants, run, samples: perRound = 1 }, op
         const failure = `${where}: ${load}, ${contestant}: ${error.message}`
         process.stderr.write(`FAILED: ${failure}\n`)
         failures.push(failure)
+        if (!samples.has(load)) samples.set(load, new Map())
+        // Its place stays, so that rounds keep their numbers.
+        const byContestant = samples.get(load)
+        byContestant.set(contestant, [...(byContestant.get(contestant) ?? []), {}])
       } finally {
         await stage.end()
       }

@@ -38,18 +38,11 @@ function prepare(build) {
   return { elbusd, loadtest: built('elbus-loadtest') }
 }
 
-/** The load generator's own comparison: single loads, with its own words and tables. */
-export function compare(args) {
-  const { elbusd, loadtest } = prepare(true)
-  run(loadtest, ['compare', ...args], { ...process.env, ...peerVariables(), ELBUSD: elbusd })
-}
-
 /**
  * Measures the loads of the named workloads in turns, all of them in one run: `{ about, settings, cases, samples,
- * loads, missing, failure }`. A list of words instead goes to `elbus-loadtest compare` as it is.
+ * loads, missing, failure }`.
  */
 export async function measureWire(options = {}) {
-  if (Array.isArray(options)) return compare(options)
   const { names = [], peers: chosen, rounds = 5, duration, payload = PAYLOAD, build = true } = options
   const { elbusd, loadtest } = prepare(build)
   const hasBusyPoll = hasOption(elbusd, '--busy-poll')
@@ -124,10 +117,13 @@ async function runSuite(loadtest, { elbusd, suite, rounds }) {
     const args = ['compare', '--suite', file, '--rounds', `${rounds}`, '--json', '-']
     const env = { ...process.env, ...peerVariables(), ELBUSD: elbusd }
     const child = spawn(loadtest, args, { cwd: root, env, stdio: ['ignore', 'pipe', 'pipe'] })
+    // It ends its brokers with itself.
+    const end = () => child.kill()
+    process.once('exit', end)
     const ended = new Promise((resolve, reject) => {
       child.on('error', (error) => reject(new Error(`cannot run ${loadtest}: ${error.message}`)))
       child.on('close', resolve)
-    })
+    }).finally(() => process.off('exit', end))
     const loads = []
     let said = ''
     let out = ''
@@ -189,10 +185,10 @@ export function samplesOf(cases, { loads }) {
         const here = measured.map((rounds) => rounds[round])
         const wrong = here.flatMap(({ problems }) => problems)
         for (const problem of wrong) problems.push(`${load}, ${contestant}: round ${round + 1}: ${problem}`)
-        // Figures of a round that lost frames are not to be trusted.
-        if (wrong.length === 0) list.push(figuresOf(figures, here))
+        // Figures of a round that lost frames are not to be trusted; its place stays, so that rounds keep their numbers.
+        list.push(wrong.length === 0 ? figuresOf(figures, here) : {})
       }
-      if (list.length > 0) byContestant.set(contestant, list)
+      if (list.some((figures) => Object.keys(figures).length > 0)) byContestant.set(contestant, list)
     }
     samples.set(load, byContestant)
   }

@@ -153,9 +153,12 @@ class Boundary {
   readonly #flush = (): void => {
     // Nothing is left to walk: what the batch leads to can be collected in the same call.
     const isWalked = this.#at === this.#end && this.#needed === 0 && !this.#walking && !this.#putOff
-    if (isWalked && this.#arena.length > 0 && !this.#batch.isEmpty) this.#exchange()
-    else this.submit()
-    this.#flushing = false
+    try {
+      if (isWalked && this.#arena.length > 0 && !this.#batch.isEmpty) this.#exchange()
+      else this.submit()
+    } finally {
+      this.#flushing = false
+    }
     if (!this.#batch.isEmpty) this.#schedule()
     if (this.#isMore) this.#walkFromMicrotask()
   }

@@ -202,7 +202,7 @@ function writeList(list: readonly unknown[], depth: number): boolean {
 
 function writeObject(object: object, depth: number): boolean {
   const prototype: unknown = Object.getPrototypeOf(object)
-  if (prototype !== objectPrototype && prototype !== null) return false
+  if ((prototype !== objectPrototype && prototype !== null) || ArrayBuffer.isView(object)) return false
   const head = at
   at += 1
   let count = 0
@@ -240,17 +240,25 @@ let source: Uint8Array = scratch
 let from = 0
 let end = 0
 let left = 0
+let isReading = false
 
 /** The value of bytes, or {@link NONE}. */
 export function decodePlain(bytes: Uint8Array): unknown {
+  // Somebody's setter on the prototype of all objects may come back here.
+  if (isReading) return NONE
+  isReading = true
   source = bytes
   from = 0
   end = bytes.length
   // Each element takes a byte at least.
   left = end
-  const value = read(DEPTH)
-  source = scratch
-  return from === end ? value : NONE
+  try {
+    const value = read(DEPTH)
+    return from === end ? value : NONE
+  } finally {
+    isReading = false
+    source = scratch
+  }
 }
 
 function read(depth: number): unknown {

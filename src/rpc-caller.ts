@@ -33,9 +33,9 @@ export class Caller {
   /** Calls a method; resolves with its result. */
   call(target: string, method: string, params: unknown, options: CallOptions | undefined): Promise<unknown> {
     return new Promise((resolve, reject) => {
-      const link = this.#link()
       // Encoded first: what cannot be sent takes no number.
       const payload = rpcBytes(params)
+      const link = this.#link()
       checkSize(link.limitBytes, 'call to', target, method, 5, payload)
       const call = entry('call to', target, options?.raw === true, resolve, reject)
       const id = this.#calls.add(call, options)

@@ -119,6 +119,7 @@ export class Streams {
   #forgetRoutes(): void {
     this.#routes.clear()
     this.#lastTopic = undefined
+    this.#lastRoute = []
   }
 
   /** The connection has ended. */

@@ -35,7 +35,7 @@ function read(arena, words, from, end) {
   for (let at = from; at < end; ) {
     const word = at >>> 2
     if ((words[word + 1] & 0xff) === Kind.PUBLISH) {
-      const data = arena.subarray(at + HEAD, at + HEAD + words[word + 5])
+      const data = new Uint8Array(arena.buffer, at + HEAD, words[word + 5])
       if (data.length !== payload || data[0] !== (received & 0xff))
         fail(`record ${received} is lost or spoilt`)
       received += 1

@@ -291,6 +291,13 @@ impl BrokerBuilder {
         self
     }
 
+    /// As [`BrokerOptions::asks_allocator`]. Default off.
+    #[must_use]
+    pub const fn asks_allocator(mut self, asks: bool) -> Self {
+        self.options.asks_allocator = asks;
+        self
+    }
+
     /// A new primary takes a name from its holder instead of being refused. Default off.
     #[must_use]
     pub const fn force_register(mut self, force: bool) -> Self {

@@ -160,7 +160,7 @@ impl<'a> FrameReader<'a> {
             self.decoder.unpack(chunk);
             self.unfinished = false;
             let result = self.take_frames(chunk.get(..filled).unwrap_or_default());
-            if self.connection.reason().is_some() {
+            if self.connection.reason().is_some_and(|reason| !matches!(reason, EndReason::Shutdown)) {
                 self.sender.abandon();
             }
             self.sender.flush();

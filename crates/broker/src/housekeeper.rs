@@ -69,15 +69,19 @@ pub(crate) async fn run(broker: Weak<Inner>) {
             broker.clock.set(counted);
             walk(&broker);
             broker.events.walk(&broker.router, broker.clock.now_ms());
-            ask_allocator();
+            if broker.options.asks_allocator {
+                ask_allocator();
+            }
         }
     }
 }
 
-/// Asks for memory and gives it back, untouched. Allocators that keep freed memory for a while, as mimalloc does, return it
-/// to the system when they are asked for some: an idle broker would keep what a flood took for good.
+/// Asks for memory and gives it back, untouched: an idle broker would keep what a flood took for good. Where there is none
+/// to be had there is nothing to give back.
 fn ask_allocator() {
-    drop(black_box(Vec::<u8>::with_capacity(ASKED_BYTES)));
+    let mut asked = Vec::<u8>::new();
+    let _ = asked.try_reserve_exact(ASKED_BYTES);
+    drop(black_box(asked));
 }
 
 fn period(shortest_timeout: Duration) -> Duration {

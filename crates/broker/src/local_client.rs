@@ -200,12 +200,13 @@ impl Link for LocalLink {
         payload.clear();
         answer.encode_into(payload);
         let shared = (payload.len() > SHARED_BYTES).then(|| Bytes::from(mem::take(payload)));
-        let op = OpBody::Message { target, payload: shared.as_ref().map_or(payload, |shared| shared) };
+        let payload: &[u8] = shared.as_ref().map_or(payload, |shared| shared);
+        let op = OpBody::Message { target, payload };
         let mut result = self.broker.router.handle_local(sender, &op, realtime, shared.as_ref());
         if result == Err(ErrorCode::NotDelivered) {
             // The caller's queue may be full of what it has not been woken for.
             sender.flush();
-            result = self.broker.router.handle_local(sender, &op, realtime, shared.as_ref());
+            result = self.broker.router.retry_local(sender, target, payload, realtime, shared.as_ref());
         }
         if realtime || due.is_some_and(|due| Instant::now() >= due) {
             *due = due.map(|_| Instant::now() + ANSWER_DELAY);

@@ -32,6 +32,9 @@ pub struct BrokerOptions {
     /// not at all. It takes the time of waking a thread off each answer and keeps `workers` cores busy while somebody
     /// sends; with none to spare it makes everything slower. More than 10 ms counts as that.
     pub busy_poll: Duration,
+    /// For programs whose allocator returns freed memory to the system after a while and only when it is asked for some, as
+    /// mimalloc does: the broker asks it now and then. Default off: glibc's takes such requests for the program's habit.
+    pub asks_allocator: bool,
     /// A client that has taken nothing from a non-empty queue for this long is disconnected. Default 5 s.
     pub stall_timeout: Duration,
     /// Connections at once, over all listeners. Default: the smaller of 1,024 and 80 % of the process's
@@ -54,6 +57,7 @@ impl Default for BrokerOptions {
             force_register: false,
             pause: Duration::from_millis(10),
             busy_poll: Duration::ZERO,
+            asks_allocator: false,
             stall_timeout: Duration::from_secs(5),
             connections: default_connections(),
             connections_per_peer: 256,

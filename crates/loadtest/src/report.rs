@@ -19,7 +19,7 @@ pub(crate) struct Report {
     /// Of this program.
     version: &'static str,
     cpus: usize,
-    /// Release of the kernel.
+    /// Release of the kernel, its first two numbers: more tells of the host.
     kernel: String,
     /// What brokers were started with, if this program started them.
     pub(crate) options: Option<BrokerOptions>,
@@ -164,7 +164,7 @@ impl Report {
         Self {
             version: env!("CARGO_PKG_VERSION"),
             cpus: std::thread::available_parallelism().map_or(0, Into::into),
-            kernel: kernel.trim().to_owned(),
+            kernel: kernel.trim().splitn(3, '.').take(2).collect::<Vec<_>>().join("."),
             options: None,
             brokers: Vec::new(),
             not_compared,

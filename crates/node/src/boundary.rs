@@ -132,7 +132,8 @@ impl Boundary {
             self.submit_one(&record, &mut told);
         }
         self.inbox.here(&mut self.ready, || {
-            for link in self.touched.drain(..) {
+            // Taken off one by one: what panics ends the batch, and the next one flushes what is left.
+            while let Some(link) = self.touched.pop() {
                 let end = self.links.get_mut(usize::from(link)).and_then(Option::as_mut);
                 let Some(end) = end else { continue };
                 end.is_touched = false;

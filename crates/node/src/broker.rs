@@ -177,6 +177,8 @@ fn options(given: &NativeBrokerOptions) -> BrokerOptions {
     options.queue.bytes = given.queue_bytes.map_or(options.queue.bytes, size);
     options.total_bytes = given.total_bytes.map_or(options.total_bytes, size);
     options.pause = given.pause.map_or(options.pause, duration);
+    // The addon brings mimalloc.
+    options.asks_allocator = true;
     options.busy_poll = given.busy_poll.map_or(options.busy_poll, duration);
     options.stall_timeout = given.stall_timeout.map_or(options.stall_timeout, duration);
     options

@@ -118,8 +118,9 @@ impl<H: Header> Decoder<H> {
                 let mut large = LargeFrame { header, body: Vec::new() };
                 let arrived = rest.get(H::BYTES..).unwrap_or_default();
                 // Room for as much again, or what has come would be copied at once when more does.
-                let room = arrived.len().saturating_mul(2).max(self.proven);
-                reserve(&mut large.body, room.min(length(&header)))?;
+                let twice = arrived.len().saturating_mul(2).min(length(&header));
+                let room = self.proven.clamp(twice, length(&header));
+                reserve(&mut large.body, room).or_else(|_| reserve(&mut large.body, twice))?;
                 large.body.extend_from_slice(arrived);
                 self.large = Some(large);
                 return Ok(());

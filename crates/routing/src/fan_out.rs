@@ -19,6 +19,9 @@ pub const TURN_WORK: usize = 8_192;
 /// Bytes copied that cost as much as one more delivery.
 const BYTES_PER_WORK: usize = 512;
 
+/// What waking a receiver costs, which mostly means a write to its socket, in deliveries.
+const WORK_PER_WAKE: usize = 8;
+
 /// One client as the source of operations: what routing remembers between them.
 ///
 /// It belongs to whoever feeds the client's operations in, one at a time.
@@ -245,6 +248,7 @@ impl Sender {
         self.queue_row();
         self.row.rest();
         for receivers in self.touched.drain(..) {
+            self.work += receivers.len() * WORK_PER_WAKE;
             for receiver in receivers.iter() {
                 receiver.outbox().notify();
             }

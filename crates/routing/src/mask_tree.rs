@@ -24,6 +24,8 @@ const NODE_BYTES: usize = 112;
 /// What it takes that one client holds one mask, in bytes: its place in a list of the mask's members, half of one for two,
 /// and in the client's own.
 const MEMBER_BYTES: usize = 72;
+/// Members of one mask for which a list may be larger than they need.
+const MANY: usize = 16;
 /// How many of the members that a look-up has found last it remembers.
 const FOUND: usize = 8;
 
@@ -52,8 +54,13 @@ impl Members {
             Self::One(only) if *only == member => *self = Self::None,
             Self::Many(set) => {
                 let removed = set.remove(&member);
+                // What it takes follows what it holds.
                 if set.is_empty() {
                     *self = Self::None;
+                } else if let Some(only) = set.iter().next().copied().filter(|_| set.len() == 1) {
+                    *self = Self::One(only);
+                } else if set.capacity() > MANY && set.len() < set.capacity() / 8 {
+                    set.shrink_to(set.len() * 2);
                 }
                 return removed;
             }
@@ -565,6 +572,28 @@ mod tests {
             let level = |level: u32| if (bits >> level) & 1 == 1 { "+" } else { "a" };
             (0..levels).map(level).collect::<Vec<_>>().join("/")
         })
+    }
+
+    #[test]
+    fn what_a_list_of_members_takes_follows_what_it_holds() {
+        let mut tree = MaskTree::new(Syntax::Topic);
+        let places: Vec<_> = (0..1_000).map(|member| tree.insert("a", member).0).collect();
+        for (member, place) in places.iter().enumerate().skip(20) {
+            assert!(tree.remove(*place, u32::try_from(member).unwrap()).0);
+        }
+        let place = places[0];
+        match tree.members_mut(place) {
+            Some(Members::Many(set)) => {
+                assert!(set.len() == 20 && set.capacity() < 8 * 20, "{}", set.capacity());
+            }
+            other => panic!("{other:?}"),
+        }
+        for member in 1..20 {
+            assert!(tree.remove(place, member).0);
+        }
+        assert!(matches!(tree.members_mut(place), Some(Members::One(0))));
+        assert!(!tree.remove(place, 7).0 && tree.remove(place, 0).0);
+        assert_eq!(tree.bytes(), 0);
     }
 
     #[test]

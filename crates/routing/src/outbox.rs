@@ -241,7 +241,8 @@ impl State {
 
 /// The queue of one client.
 ///
-/// The lock guards plain memory: it is held for one copy of at most 64 KiB and is never held over a system call.
+/// The lock guards plain memory: it is held for one copy of about 64 KiB at the most, and is never held over a
+/// system call.
 pub struct Outbox {
     state: Mutex<State>,
     /// As in the state, for those who only ask: set with it, under its lock.
@@ -575,6 +576,12 @@ impl Outbox {
     /// What was queued since the beginning.
     pub fn sent(&self) -> Traffic {
         self.lock().sent
+    }
+
+    /// The last frame that was refused is tried again: it is not to count twice.
+    pub(crate) fn take_refusal_back(&self) {
+        let mut state = self.lock();
+        state.refused = state.refused.saturating_sub(1);
     }
 
     /// How many frames were refused because the queue was full.

@@ -374,6 +374,26 @@ impl Router {
         self.route(sender, body, qos, length, shared, false)
     }
 
+    /// Tries a message that [`Router::handle_local`] has refused as `NotDelivered` once more. It counts as one.
+    ///
+    /// # Errors
+    /// What an acknowledgement would say.
+    pub fn retry_local(
+        &self,
+        sender: &mut Sender,
+        target: &str,
+        payload: &[u8],
+        realtime: bool,
+        shared: Option<&Bytes>,
+    ) -> Result<(), ErrorCode> {
+        if let Some(receiver) = self.client(target) {
+            receiver.outbox().take_refusal_back();
+        }
+        let body = OpBody::Message { target, payload };
+        let qos = if realtime { QoS::Realtime } else { QoS::No };
+        self.route(sender, &body, qos, body.wire_length(), shared, false)
+    }
+
     /// Routes one operation without acknowledging it. Where nobody asked for an answer, others like it may follow in a
     /// row.
     fn route(

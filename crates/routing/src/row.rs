@@ -13,9 +13,9 @@ use std::mem;
 /// What is encoded before it is queued, in bytes: about what one read brings.
 const ROW_BYTES: usize = 64 << 10;
 
-/// The part of a queue's bounds that one row may take: a sixteenth, so that the pause, which comes behind it, comes long
-/// before the queue is full.
-const SHARE: usize = 16;
+/// The part of a queue's bounds that one row may take. The pause comes behind it, at an eighth: a hundred senders at once
+/// do not fill a queue with their rows.
+const SHARE: usize = 128;
 
 /// A buffer larger than this is not kept for the next row (bytes).
 const KEEP_BYTES: usize = 2 * ROW_BYTES;

@@ -64,6 +64,9 @@ impl MaskLimits {
     pub(crate) const NONE: Self = Self { count: usize::MAX, bytes: usize::MAX, all_bytes: usize::MAX };
 }
 
+/// Masks of a client for which its list may be larger than they need.
+const FEW_PLACES: usize = 256;
+
 /// What the masks of each client may take although those of the others use up everything, in bytes: some hundred masks.
 const FREE_BYTES: usize = 64 << 10;
 
@@ -169,6 +172,10 @@ impl Subscriptions {
         if held.places.remove(&(interest, place)) {
             let cost = MaskTree::cost(Syntax::Topic, mask);
             held.bytes -= cost;
+            // What it takes follows what it holds.
+            if held.places.capacity() > FEW_PLACES && held.places.len() < held.places.capacity() / 8 {
+                held.places.shrink_to(held.places.len() * 2);
+            }
             self.tree(interest).remove(place, slot);
             self.changes += 1;
         }
@@ -310,6 +317,26 @@ mod tests {
         assert_eq!(add(&mut subscriptions, &two, limits), FREE_BYTES / cost);
         assert!(subscriptions.remove_client(&one, 100) && subscriptions.remove_client(&two, 10_000));
         assert_eq!(subscriptions.bytes(), 0);
+    }
+
+    #[test]
+    fn what_a_client_takes_follows_what_it_holds() {
+        let mut subscriptions = Subscriptions::new();
+        let one = unix("one");
+        subscriptions.add_client(&one);
+        for number in 0..10_000 {
+            let mask = format!("a/{number}");
+            assert!(subscriptions.add(Interest::Subscription, &one, &mask, MaskLimits::NONE));
+        }
+        for number in 0..10_000 {
+            subscriptions.remove(Interest::Subscription, &one, &format!("a/{number}"));
+        }
+        let (_, held) = subscriptions.held_by(&one).unwrap();
+        assert!(
+            held.places.is_empty() && held.places.capacity() <= 2 * FEW_PLACES,
+            "{}",
+            held.places.capacity()
+        );
     }
 
     #[test]

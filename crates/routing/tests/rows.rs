@@ -214,11 +214,35 @@ fn a_row_makes_its_sender_wait_before_the_queue_is_full() {
         sent += 1;
         assert!(sent <= 320, "nobody was told");
     }
-    // A row is a sixteenth of the queue; the pause begins at an eighth.
-    assert!((40..=80).contains(&sent), "{sent}");
+    // The pause begins at an eighth.
+    assert!((40..=48).contains(&sent), "{sent}");
     assert_eq!(source.sender.take_stalled().len(), 1);
     source.sender.flush();
     assert_eq!((target.take().len(), target.entry.outbox().refused()), (sent, 0));
+}
+
+#[test]
+fn rows_of_many_senders_leave_the_queue_room() {
+    const SENDERS: usize = 64;
+    let router = router();
+    let target = Peer::join(&router, "target", Make::default());
+    let mut senders: Vec<_> =
+        (0..SENDERS).map(|number| Peer::join(&router, &format!("s.{number}"), Make::default())).collect();
+    // All at once: none knows of the others' rows before it has queued its own.
+    for sender in &mut senders {
+        let mut sent = 0;
+        while !sender.sender.should_yield() && sent < 8_192 {
+            sender.send(&router, 0, QoS::No, OpBody::Message { target: "target", payload: b"x" }, false);
+            sent += 1;
+        }
+    }
+    for sender in &mut senders {
+        sender.sender.flush();
+    }
+    let high = QueueLimits::default().frames / 8;
+    let frames = target.entry.outbox().frames();
+    assert!(frames > high, "{frames}: somebody was told to wait");
+    assert_eq!(target.entry.outbox().refused(), 0, "{frames} of {} fit", QueueLimits::default().frames);
 }
 
 #[test]

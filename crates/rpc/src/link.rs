@@ -28,7 +28,8 @@ pub trait Link: Send + Sync + 'static {
     fn submit(&self, op: &OpBody<'_>, qos: QoS, payload: &Bytes) -> Result<Ack, SubmitError>;
 
     /// Sends the answer to a call while that call is being delivered: on the stack of [`crate::Endpoint::deliver`]
-    /// or [`crate::Endpoint::answer_ready`] and no other. A link that delivers many frames in a row may wake whoever is answered at the end of the row.
+    /// or [`crate::Endpoint::answer_ready`] and no other. A link that delivers many frames in a row may wake whoever is
+    /// answered at the end of the row.
     ///
     /// # Errors
     /// As [`SubmitError`].

@@ -6,6 +6,7 @@ use crate::lock::lock;
 use std::any::Any;
 use std::collections::HashMap;
 use std::future::Future;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -117,7 +118,7 @@ impl Running {
         let stopped = {
             let mut tasks = lock(&self.tasks);
             tasks.closed = true;
-            std::mem::take(&mut tasks.by_key)
+            mem::take(&mut tasks.by_key)
         };
         for task in stopped.into_values() {
             task.abort.abort();
@@ -134,7 +135,7 @@ pub(crate) fn poll_first<T>(future: &mut HandlerFuture<T>) -> Poll<Result<T, Pan
 
 /// What a handler says at once.
 pub(crate) fn ask<T>(handler: impl FnOnce() -> T) -> Result<T, Panicked> {
-    catch_unwind(AssertUnwindSafe(handler)).map_err(|_| Panicked)
+    catch_unwind(AssertUnwindSafe(handler)).map_err(panicked)
 }
 
 struct CatchPanic<T>(HandlerFuture<T>);
@@ -151,8 +152,14 @@ impl<T> Future for CatchPanic<T> {
 fn caught<T>(result: Result<Poll<T>, Box<dyn Any + Send>>) -> Poll<Result<T, Panicked>> {
     match result {
         Ok(poll) => poll.map(Ok),
-        Err(_) => Poll::Ready(Err(Panicked)),
+        Err(panic) => Poll::Ready(Err(panicked(panic))),
     }
+}
+
+fn panicked(panic: Box<dyn Any + Send>) -> Panicked {
+    // Dropping what was thrown could throw again.
+    mem::forget(panic);
+    Panicked
 }
 
 #[cfg(test)]

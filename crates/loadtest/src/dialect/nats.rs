@@ -25,8 +25,16 @@ impl Wire for Nats {
         let options = r#""verbose":false,"pedantic":false,"lang":"raw","version":"0","protocol":1"#;
         let connect = format!("CONNECT {{\"name\":\"{name}\",{options}}}\r\nPING\r\n");
         stream.write_all(connect.as_bytes()).context(|| "login")?;
-        let said = read_until(stream, b"\r\n")?;
-        if said.ends_with(b"PONG\r\n") { Ok(()) } else { Err(unexpected(&said)) }
+        // The server may tell of itself once more first.
+        loop {
+            let said = read_until(stream, b"\r\n")?;
+            if said.ends_with(b"PONG\r\n") {
+                return Ok(());
+            }
+            if !said.starts_with(b"INFO ") {
+                return Err(unexpected(&said));
+            }
+        }
     }
 
     fn subscribe(masks: &str) -> Vec<u8> {

@@ -61,6 +61,7 @@ impl Args {
         BrokerOptions {
             queue: QueueLimits { frames: self.queue_size as usize, ..defaults.queue },
             force_register: self.force_register,
+            asks_allocator: !cfg!(elbus_system_allocator),
             busy_poll: Duration::from_micros(self.busy_poll.into()),
             ..defaults
         }
