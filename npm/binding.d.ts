@@ -107,6 +107,8 @@ export interface NativeBrokerOptions {
   forceRegister: boolean
   /** Longest pause of a sender, in milliseconds. */
   pause?: number
+  /** How long a connection is looked at again before its thread rests, in milliseconds. */
+  busyPoll?: number
   /** How long a client may take nothing, in milliseconds. */
   stallTimeout?: number
   /** Connections at once. */

@@ -45,7 +45,7 @@ test('what a goal is set against takes part', () => {
   }
 })
 
-test('figures are scaled, and a round that lost frames is left out and named', () => {
+test('figures are scaled, and a round that lost frames keeps its place and is named', () => {
   const one = {
     load: 'S2 x',
     from: 'publish',
@@ -58,7 +58,7 @@ test('figures are scaled, and a round that lost frames is left out and named', (
   const rounds = [outcome({ deliveries: 2e6, 'broker CPU': 0.5 }), outcome({ deliveries: 9 }, ['1 lost'])]
   const report = { loads: [{ title: 'publish', brokers: [{ label: 'ours unix', outcomes: rounds }] }] }
   const { samples, problems } = samplesOf([one], report)
-  assert.deepEqual([...samples.get('S2 x')], [['ours unix', [{ rate: 2, perCpu: 2 }]]])
+  assert.deepEqual([...samples.get('S2 x')], [['ours unix', [{ rate: 2, perCpu: 2 }, {}]]])
   assert.deepEqual(problems, ['S2 x, ours unix: round 2: 1 lost'])
 })
 

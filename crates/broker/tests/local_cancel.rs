@@ -11,6 +11,7 @@ use elbus_client::Options;
 use elbus_protocol::{ErrorCode, QoS, RpcCode};
 use elbus_rpc::{CallError, Endpoint, Handlers, Link, Messages, Request, RpcError};
 use std::future::poll_fn;
+use std::os::unix::net::UnixStream;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
@@ -289,7 +290,8 @@ fn c34_a_dropped_listen_listens_or_does_not() {
             let begun = times > 0;
             if begun {
                 let address = Address::Unix(path.clone());
-                eventually("it listens", || path.exists());
+                // The path is there a moment before it is listened to.
+                eventually("it listens", || UnixStream::connect(&path).is_ok());
                 Raw::login(&address, "v.client").leave();
                 let again = broker.listen(Listener::unix(&path)).await;
                 assert!(matches!(again, Err(BrokerError::PathInUse(_))), "{again:?}");
