@@ -11,8 +11,8 @@ use crate::broker::Inner;
 use crate::{BrokerError, LocalSession};
 use bytes::{Buf, Bytes};
 use elbus_protocol::reserved::BROKER_NAME;
-use elbus_protocol::{ErrorCode, EventHeader, Header, OpBody, QoS, RpcFrame};
-use elbus_routing::{Batch, ClientEntry, Drain, Outbox, Sender};
+use elbus_protocol::{Decoder, ErrorCode, EventHeader, Header, OpBody, QoS, RpcFrame};
+use elbus_routing::{Batch, ClientEntry, Drain, INLINE_BYTES, Outbox, Sender};
 use elbus_rpc::{Ack, Endpoint, EndpointOptions, Link, SubmitError, WeakEndpoint};
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,9 +30,6 @@ const TURN_FRAMES: usize = 128;
 
 /// How long an answer may wait for those behind it, as long as no handler takes longer.
 const ANSWER_DELAY: Duration = Duration::from_micros(100);
-
-/// Answers longer than this are handed over as they are instead of being copied into the receiver's queue, in bytes.
-const SHARED_BYTES: usize = 4 << 10;
 
 /// A client inside the broker's process.
 ///
@@ -126,9 +123,11 @@ impl Bell {
 /// Answers the calls at the beginning of a batch, `most` of them. Returns how many frames and bytes that were.
 fn answer_ready(endpoint: &LocalClient, batch: &Batch, most: usize) -> (usize, usize) {
     let (mut frames, mut bytes) = (0, 0);
+    let decoder = Decoder::<EventHeader>::new(u32::MAX);
     for mut piece in batch.pieces() {
+        let mut rest = piece;
         while frames < most
-            && let Some((header, body, rest)) = split_frame(piece)
+            && let Ok(Some((header, body))) = decoder.next_frame(&mut rest)
             && endpoint.answer_ready(header, body)
         {
             frames += 1;
@@ -140,14 +139,6 @@ fn answer_ready(endpoint: &LocalClient, batch: &Batch, most: usize) -> (usize, u
         }
     }
     (frames, bytes)
-}
-
-/// The first frame of `bytes`, and what is behind it; `None` if they hold no whole one.
-fn split_frame(bytes: &[u8]) -> Option<(EventHeader, &[u8], &[u8])> {
-    let header = EventHeader::read(bytes)?;
-    let length = usize::try_from(header.body_length()).ok()?;
-    let (body, rest) = bytes.get(EventHeader::BYTES..)?.split_at_checked(length)?;
-    Some((header, body, rest))
 }
 
 struct LocalDrain(Arc<Bell>);
@@ -199,7 +190,7 @@ impl Link for LocalLink {
         let Answers { sender, payload, due } = &mut *answers;
         payload.clear();
         answer.encode_into(payload);
-        let shared = (payload.len() > SHARED_BYTES).then(|| Bytes::from(mem::take(payload)));
+        let shared = (payload.len() > INLINE_BYTES).then(|| Bytes::from(mem::take(payload)));
         let payload: &[u8] = shared.as_ref().map_or(payload, |shared| shared);
         let op = OpBody::Message { target, payload };
         let mut result = self.broker.router.handle_local(sender, &op, realtime, shared.as_ref());

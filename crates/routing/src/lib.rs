@@ -36,6 +36,6 @@ pub use denials::{Denial, shortened};
 pub use elbus_protocol::reserved::{BROKER_NAME, BROKER_TOPICS, WARN_TOPIC};
 pub use fan_out::{Sender, TURN_WORK};
 pub use host_rule::HostRule;
-pub use outbox::{Batch, Drain, Outbox, Push, QueueLimits};
+pub use outbox::{Batch, Drain, INLINE_BYTES, Outbox, Push, QueueLimits};
 pub use router::{RouteLimits, Router};
 pub use rule::{MaskError, Rule};

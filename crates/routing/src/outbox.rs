@@ -16,7 +16,7 @@ use std::task::{Context, Poll, Waker};
 
 /// Largest payload that is copied into each receiver's buffer, in bytes. Beyond it sharing one copy costs
 /// less than the copies.
-pub(crate) const INLINE_BYTES: usize = 4 << 10;
+pub const INLINE_BYTES: usize = 4 << 10;
 
 /// A contiguous buffer of this size is put aside as it is and another begun, in bytes: one that went on growing would
 /// be copied, under the lock, and take twice its size meanwhile.

@@ -6,7 +6,7 @@
 use crate::QueueLimits;
 use crate::outbox::INLINE_BYTES;
 use crate::route_cache::{KEY_BYTES, Receivers};
-use elbus_protocol::{EventHead, EventHeader, Header};
+use elbus_protocol::{Decoder, EventHead, EventHeader};
 use std::cell::Cell;
 use std::mem;
 
@@ -125,12 +125,12 @@ impl Row {
 
     /// The frames that wait, one by one.
     pub(crate) fn frames(&self) -> impl Iterator<Item = &[u8]> {
+        let decoder = Decoder::<EventHeader>::new(u32::MAX);
         let mut rest = self.wire.as_slice();
         std::iter::from_fn(move || {
-            let body = usize::try_from(EventHeader::read(rest)?.body_length()).ok()?;
-            let (frame, behind) = rest.split_at_checked(EventHeader::BYTES + body)?;
-            rest = behind;
-            Some(frame)
+            let from = rest;
+            decoder.next_frame(&mut rest).ok()??;
+            from.get(..from.len() - rest.len())
         })
     }
 
