@@ -5,6 +5,12 @@ export class Tally {
   passed = 0
   failed = 0
   #skipped = new Map()
+  #failures = []
+
+  /** What is said at the end: the line where it happened may be far up, or cut off. */
+  name(failure) {
+    this.#failures.push(failure)
+  }
 
   skip(reason, count = 1) {
     this.#skipped.set(reason, (this.#skipped.get(reason) ?? 0) + count)
@@ -13,7 +19,8 @@ export class Tally {
   lines() {
     const reasons = [...this.#skipped].map(([reason, count]) => `skipped: ${reason} (${count})`)
     const skipped = [...this.#skipped.values()].reduce((sum, count) => sum + count, 0)
-    return [...reasons, `${skipped} skipped`, `${this.passed} passed, ${this.failed} failed`]
+    const failures = this.#failures.map((failure) => `failed: ${failure}`)
+    return [...reasons, `${skipped} skipped`, ...failures, `${this.passed} passed, ${this.failed} failed`]
   }
 }
 
@@ -35,6 +42,8 @@ export function cargoCounter(tally) {
   const take = (line) => {
     const running = line.match(/^\s+(?:Running (?:unittests )?(\S+)|Doc-tests (\S+))/)
     if (running) program = running[1] ?? `documentation of ${running[2]}`
+    const failure = line.match(/^test (.+) \.\.\. FAILED$/)
+    if (failure) tally.name(`${failure[1]} (${program})`)
     if (line === 'successes:') hidden = true
     if (line === 'failures:') hidden = false
     const header = line.match(/^---- (.+) stdout ----$/)
@@ -69,12 +78,14 @@ export function cargoCounter(tally) {
   return { take, show }
 }
 
-/** For a program that ends with `N passed, N failed`. */
+/** For a program that ends with `N passed, N failed` and says `FAILED` with what was wrong. */
 export function totalCounter(tally) {
   return (line) => {
     const total = line.match(/^(\d+) passed, (\d+) failed$/)
     const reason = skipReason(line)
     if (reason !== undefined) tally.skip(reason)
+    const failure = line.match(/^FAILED (.+)$/)
+    if (failure) tally.name(failure[1])
     if (!total) return true
     tally.passed += Number(total[1])
     tally.failed += Number(total[2])
@@ -89,6 +100,8 @@ export function nodeCounter(tally) {
     if (outcome === 'pass') tally.passed += Number(count)
     if (outcome === 'fail' || outcome === 'cancelled') tally.failed += Number(count)
     if (outcome === 'skipped' && count !== '0') tally.skip('no reason given by a test of Node', Number(count))
+    const failure = line.match(/^\s*✖ (.+) \([\d.]+ms\)$/)
+    if (failure) tally.name(failure[1])
     return !/^\s*[✔ℹ] /.test(line)
   }
 }
@@ -102,7 +115,10 @@ export function avaCounter(tally) {
     const [, sign, text] = line.match(/^ {2}([✔√✘×-]) (.+)$/) ?? []
     if (sign === '✔' || sign === '√') tally.passed += 1
     // A failed test or hook, a file that crashed, did not end, or holds no test.
-    if (sign === '✘' || sign === '×') tally.failed += 1
+    if (sign === '✘' || sign === '×') {
+      tally.failed += 1
+      tally.name(text.replace(/^\[fail\]: /, ''))
+    }
     const skip = sign === '-' && text.match(/^\[(skip|todo)\] (.+)$/)
     if (skip) {
       const reason = skip[2].match(/\(skipped: (.+)\)$/)?.[1]

@@ -188,7 +188,10 @@ async function fuzz(name) {
     `C31: ${name}: ${report.runs} runs in ${ran} s, ${report.perSecond}/s, new corpus ${report.newCorpus}, ${report.result}`,
   )
   if (full) passed += 1
-  else failed += 1
+  else {
+    failed += 1
+    console.log(`FAILED ${name}: ${report.result}`)
+  }
   if (report.result === 'failed') {
     console.log(tail.split('\n').slice(-60).join('\n'))
     console.log(

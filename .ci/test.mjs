@@ -73,7 +73,10 @@ async function step(title, work) {
   const before = tally.failed
   const good = await work()
   // Whatever went wrong without a test that says so: a compiler, a crash, a lint.
-  if (!good && tally.failed === before) tally.failed += 1
+  if (!good && tally.failed === before) {
+    tally.failed += 1
+    tally.name(title)
+  }
   const seconds = Math.round((Date.now() - start) / 1000)
   const line = `${tally.failed === before ? 'ok    ' : 'FAILED'} ${title} (${seconds} s)`
   summary.push(line)

@@ -300,6 +300,7 @@ async function verb(
     }).ready
   }
   const one = await login('one')
+  const started = performance.now()
   for (const text of refused) {
     await t.notThrowsAsync(async () => {
       const error = (await run(one, text).then(
@@ -325,7 +326,7 @@ async function verb(
     told.reduce((sum, { count }) => sum + count, 0),
     refused.length,
   )
-  t.true(told.length <= 2, 'one event for many')
+  t.true(told.length <= 2 + (performance.now() - started) / 1_000, 'one event for many, in a second')
   for (const event of told) t.like(event, { client: 'one', operation: named })
   if (refused.length > 0) t.is(told[0]?.target, refused[0])
 }

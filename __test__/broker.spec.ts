@@ -639,6 +639,7 @@ test('denials are told, one event for many, with a count', async (t) => {
   broker.on('denied', (event) => events.push(event))
   const client = closing(t, await connect(path, { name: 'narrow' }))
   await rejectsBus(t, () => connect(path, { name: 'stranger' }), { code: 'ERR_BUS_ACCESS' })
+  const started = performance.now()
   for (let index = 0; index < 10; index += 1) client.publish(`b/${index}`, 'x')
   client.send('somebody', 'x')
   client.broadcast('some.*', 'x')
@@ -649,7 +650,7 @@ test('denials are told, one event for many, with a count', async (t) => {
   // The rest of a second is told when it is over or the client leaves.
   await until(() => of('publish').reduce((sum, { count }) => sum + count, 0) === 10, 'all denials are told')
   await until(() => of('exclude').length === 1, 'the last kind is told')
-  t.true(of('publish').length <= 2)
+  t.true(of('publish').length <= 2 + (performance.now() - started) / 1_000)
   t.like(of('publish')[0], { client: 'narrow', operation: 'publish', target: 'b/0' })
   t.like(of('message'), [{ client: 'narrow', operation: 'message', target: 'somebody', count: 1 }])
   t.like(of('broadcast'), [{ client: 'narrow', operation: 'broadcast', target: 'some.*', count: 1 }])
@@ -671,6 +672,7 @@ test('a client that does not read is told of as slow, once for the stall', async
   const sender = closing(t, await broker.client('sender'))
   const chunk = new Uint8Array(100_000).fill(120)
   let refused = 0
+  const started = performance.now()
   for (let index = 0; index < 100; index += 1) {
     await sender.send('mute', chunk, { ack: true }).catch((error: unknown) => {
       isBusError(t, error, { code: 'ERR_BUS_NOT_DELIVERED', wireCode: 0x77, says: ['mute'] })
@@ -681,7 +683,7 @@ test('a client that does not read is told of as slow, once for the stall', async
   await until(() => events.length > 0, 'the stall is told')
   mute.destroy()
   await until(() => (events.at(-1)?.refused ?? 0) === refused, 'and how much it cost')
-  t.true(events.length <= 3, JSON.stringify(events))
+  t.true(events.length <= 3 + (performance.now() - started) / 1_000, JSON.stringify(events))
   t.true(events.every(({ client }) => client === 'mute'))
   t.is(broker.stats().refused, refused)
 })
