@@ -1,14 +1,13 @@
 // Every code of BusErrorCode is reached once in earnest, and errors are what the documentation says of them.
 
-import { execFile } from 'node:child_process'
-import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
-import { promisify } from 'node:util'
 import test, { type ExecutionContext } from 'ava'
 import { AaaMap, Broker, BusError, type BusErrorCode, type Client, connect, RpcError } from 'elbus-node'
 import { isBusError, reasonOf, rejectsBus, throwsBus } from './support/bus-error'
 import { FakeBroker } from './support/fake-broker'
-import { socketPath, tempFolder } from './support/temp'
+import { packageCopy } from './support/package-copy'
+import { socketPath } from './support/temp'
 import { ALL, closing, overEach, startBroker, startBus } from './support/transports'
 import { soon } from './support/within'
 
@@ -216,25 +215,11 @@ test.serial('a refusal names the operation and what it was about', async (t) => 
 })
 
 test.serial('ERR_BUS_INTERNAL: without its addon the package says so, and for which platform', async (t) => {
-  // A copy of the package whose addon cannot be loaded.
-  const folder = tempFolder(t)
-  const from = path.dirname(require.resolve('elbus-node/package.json'))
-  cpSync(path.join(from, 'dist'), path.join(folder, 'dist'), { recursive: true })
-  cpSync(path.join(from, 'package.json'), path.join(folder, 'package.json'))
-  mkdirSync(path.join(folder, 'npm'))
+  const { folder, load } = packageCopy(t)
   writeFileSync(path.join(folder, 'npm', 'binding.js'), "throw new Error('no such addon')")
-  mkdirSync(path.join(folder, 'node_modules', '@msgpack'), { recursive: true })
-  cpSync(
-    path.dirname(path.dirname(require.resolve('@msgpack/msgpack'))).replace(/\/dist$/, ''),
-    path.join(folder, 'node_modules', '@msgpack', 'msgpack'),
-    { recursive: true },
-  )
-  const program =
-    "try { require('./dist/index.js') } catch (e) { console.log(JSON.stringify([e.name, e.code, e.message, e.cause.message])) }"
-  const { stdout } = await promisify(execFile)(process.execPath, ['-e', program], { cwd: folder })
-  const [name, code, message, cause] = JSON.parse(stdout) as string[]
+  const { name, code, message, cause } = await load()
   t.deepEqual([name, code, cause], ['BusError', 'ERR_BUS_INTERNAL', 'no such addon'])
-  t.true(message?.includes(`${process.platform} ${process.arch}`))
+  t.true(message?.includes(`elbus-node-${process.platform}-${process.arch}`), message)
   REACHED.ERR_BUS_INTERNAL = true
 })
 

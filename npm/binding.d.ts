@@ -71,6 +71,9 @@ export declare class NativeBroker {
   close(drain: number, ticket: number): void
 }
 
+/** The version this addon was built as: the one of the package it belongs to. */
+export declare function addonVersion(): string
+
 /** What one client may do. A list that is absent allows everything, an empty one nothing. */
 export interface NativeAaaEntry {
   /** Addresses and networks it may connect from. */

@@ -838,4 +838,5 @@ module.exports = nativeBinding
 module.exports.NativeAaaMap = nativeBinding.NativeAaaMap
 module.exports.NativeBoundary = nativeBinding.NativeBoundary
 module.exports.NativeBroker = nativeBinding.NativeBroker
+module.exports.addonVersion = nativeBinding.addonVersion
 module.exports.topicMatches = nativeBinding.topicMatches

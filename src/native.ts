@@ -2,19 +2,20 @@
 
 import type * as binding from '#binding'
 import { BusError } from './errors'
+import { loadFailure, version, versionFailure } from './platform'
 
 function load(): typeof binding {
+  let found: typeof binding
   try {
     // Found by `imports` of package.json.
-    return require('#binding') as typeof binding
+    found = require('#binding') as typeof binding
   } catch (error) {
-    const { platform, arch } = process
-    throw new BusError(
-      'ERR_BUS_INTERNAL',
-      `the addon of elbus-node for ${platform} ${arch} cannot be loaded: install the package again on this platform`,
-      { cause: error },
-    )
+    throw new BusError('ERR_BUS_INTERNAL', loadFailure(error), { cause: error })
   }
+  // One that a package manager left behind, or that another version of this package shares.
+  const other = found.addonVersion?.() ?? 'unknown'
+  if (other !== version) throw new BusError('ERR_BUS_INTERNAL', versionFailure(other))
+  return found
 }
 
 export const { NativeBoundary, NativeBroker, NativeAaaMap, topicMatches } = load()

@@ -138,3 +138,9 @@ fn reserve(boundary: &mut Boundary) -> Result<(u16, u32)> {
 pub fn topic_matches(mask: String, topic: String) -> bool {
     Syntax::Topic.matches(&mask, &topic)
 }
+
+/// The version this addon was built as: the one of the package it belongs to.
+#[napi]
+pub fn addon_version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}
