@@ -25,7 +25,8 @@ keys=/usr/share/keyrings/debian-archive-keyring.gpg
 # part NAME STEP: runs the function STEP, unless it has been carried through as it is written now.
 part() {
   local stamp=$folder/$1.done version
-  version=$(declare -f "$2" apt_release fetch unpack | cat - "$here/requirements.txt" | sha256sum)
+  # What is unpacked names its folder.
+  version=$({ echo "$folder"; declare -f "$2" apt_release fetch unpack; cat "$here/requirements.txt"; } | sha256sum)
   [[ -f $stamp && $(<"$stamp") == "$version" ]] && return
   echo "toolchain: $1"
   rm -rf "$stamp" "${folder:?}/$1"

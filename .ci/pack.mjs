@@ -1,0 +1,106 @@
+// `node .ci/pack.mjs --addons FOLDER --out FOLDER`: the tarballs that are published, of the package and of each platform.
+//
+// FOLDER holds the `.node` files of all platforms, in whatever sub-folders; with `--partial` only those it holds are
+// packed and named. `--tag vX.Y.Z` has to be the version. The package is put together beside the repository: the one in
+// it is private, has no platform packages as dependencies (`npm ci` would fail on names that are not published) and
+// keeps its scripts to itself.
+import {
+  copyFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
+import path from 'node:path'
+import process from 'node:process'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+import { must } from './cross/environment.mjs'
+import { fail, root } from './prerequisites.mjs'
+
+const read = (file) => JSON.parse(readFileSync(file, 'utf8'))
+const write = (file, value) => writeFileSync(file, `${JSON.stringify(value, null, 2)}\n`)
+
+/** The paths of the tarballs, the package's own last, so that all it depends on is there when it is published. */
+export async function pack({ addons, out, partial = false, tag }) {
+  const stage = path.join(root, '.cache', 'stage')
+  for (const folder of [stage, out]) {
+    rmSync(folder, { recursive: true, force: true })
+    mkdirSync(folder, { recursive: true })
+  }
+  const found = files(addons)
+  const folders = readdirSync(path.join(root, 'npm'), { withFileTypes: true })
+    .filter((entry) => entry.isDirectory())
+    .map(({ name }) => name)
+  const wanted = folders.filter((name) => !partial || found.has(addonOf(name)))
+  const missing = wanted.filter((name) => !found.has(addonOf(name)))
+  if (missing.length > 0) throw new Error(`there is no ${missing.map(addonOf).join(', no ')} in ${addons}`)
+  if (wanted.length === 0) throw new Error(`there is no addon in ${addons}`)
+
+  const manifest = read(path.join(root, 'package.json'))
+  const { name, version } = manifest
+  if (tag !== undefined && tag !== `v${version}`)
+    throw new Error(`the tag is ${tag} and the version ${version}`)
+  await must('node', [path.join(root, '.ci', 'licences.mjs'), stage])
+  const licences = path.join(stage, 'THIRD-PARTY-LICENSES')
+
+  const tarballs = []
+  for (const folder of wanted) {
+    const place = path.join(stage, folder)
+    cpSync(path.join(root, 'npm', folder), place, { recursive: true })
+    copyFileSync(found.get(addonOf(folder)), path.join(place, addonOf(folder)))
+    copyFileSync(path.join(root, 'LICENSE'), path.join(place, 'LICENSE'))
+    copyFileSync(licences, path.join(place, 'THIRD-PARTY-LICENSES'))
+    const own = read(path.join(place, 'package.json'))
+    if (own.version !== version) throw new Error(`${own.name} is ${own.version} and ${name} ${version}`)
+    tarballs.push(await tarball(place, out))
+  }
+
+  const place = path.join(stage, name)
+  for (const file of [...manifest.files, 'README.md', 'LICENSE']) {
+    if (!existsSync(path.join(root, file))) throw new Error(`${file} is missing: npm run build`)
+    cpSync(path.join(root, file), path.join(place, file), { recursive: true })
+  }
+  for (const key of ['private', 'scripts', 'devDependencies', 'ava', 'napi']) delete manifest[key]
+  manifest.optionalDependencies = Object.fromEntries(wanted.map((folder) => [`${name}-${folder}`, version]))
+  write(path.join(place, 'package.json'), manifest)
+  return [...tarballs, await tarball(place, out)]
+}
+
+const addonOf = (folder) => `elbus-node.${folder}.node`
+
+/** The addons under a folder by name. */
+function files(folder) {
+  const entries = existsSync(folder) ? readdirSync(folder, { recursive: true, withFileTypes: true }) : []
+  const addons = entries.filter((entry) => entry.isFile() && entry.name.endsWith('.node'))
+  return new Map(addons.map(({ name, parentPath, path: old }) => [name, path.join(parentPath ?? old, name)]))
+}
+
+async function tarball(place, out) {
+  const said = await must('npm', ['pack', '--json', '--loglevel=error', '--pack-destination', out], {
+    cwd: place,
+  })
+  const [{ filename }] = JSON.parse(said.slice(said.indexOf('[')))
+  return path.join(out, filename)
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  try {
+    const { values } = parseArgs({
+      options: {
+        addons: { type: 'string' },
+        out: { type: 'string' },
+        partial: { type: 'boolean' },
+        tag: { type: 'string' },
+      },
+    })
+    if (!values.addons || !values.out)
+      throw new Error('usage: node .ci/pack.mjs --addons FOLDER --out FOLDER [--partial] [--tag vX.Y.Z]')
+    for (const file of await pack(values)) console.log(file)
+  } catch (error) {
+    fail(error.message)
+  }
+}
