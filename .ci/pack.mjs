@@ -24,8 +24,8 @@ import { fail, root } from './prerequisites.mjs'
 const read = (file) => JSON.parse(readFileSync(file, 'utf8'))
 const write = (file, value) => writeFileSync(file, `${JSON.stringify(value, null, 2)}\n`)
 
-/** The paths of the tarballs, the package's own last, so that all it depends on is there when it is published. */
-export async function pack({ addons, out, partial = false, tag }) {
+/** The paths of the tarballs, `env` being for cargo; the package's own last, so that all it depends on is there when it is published. */
+export async function pack({ addons, out, partial = false, tag, env }) {
   const stage = path.join(root, '.cache', 'stage')
   for (const folder of [stage, out]) {
     rmSync(folder, { recursive: true, force: true })
@@ -44,8 +44,10 @@ export async function pack({ addons, out, partial = false, tag }) {
   const { name, version } = manifest
   if (tag !== undefined && tag !== `v${version}`)
     throw new Error(`the tag is ${tag} and the version ${version}`)
-  await must('node', [path.join(root, '.ci', 'licences.mjs'), stage])
-  const licences = path.join(stage, 'THIRD-PARTY-LICENSES')
+  await must(process.execPath, [path.join(root, '.ci', 'licences.mjs'), path.join(stage, 'licences')], {
+    env,
+  })
+  const licences = path.join(stage, 'licences', name, 'THIRD-PARTY-LICENSES')
 
   const tarballs = []
   for (const folder of wanted) {

@@ -178,6 +178,10 @@ await step('tables and charts of the benchmark', () =>
 await step('package: publint', () => tool('publint', '--strict'))
 await step('package: types for every way to import', () => tool('attw', '--pack', '.', '--format', 'ascii'))
 
+await step('package: installed from a registry, and used', () =>
+  run(process.execPath, [path.join(root, '.ci', 'installed.mjs')], { take: totalCounter(tally) }),
+)
+
 /** Specs that say nothing about Node itself, or take long: they run on one Node only. */
 const LONG = [
   'examples',

@@ -13,12 +13,13 @@ const PROGRAMS = [
 /** Emulated it takes ten times as long. */
 const TIMEOUT_MS = 240_000
 
-/** A folder with the package installed for a target, and how its programs are run there. */
+/** A folder with the package installed for a target, and how its programs are run there; `native` is what runs this. */
 export class Installation {
   #target
   /** The folder that is `/` for musl, whose loader is found by where the C library lies. */
   #place
   #app
+  #node
 
   constructor(target) {
     this.#target = target
@@ -28,15 +29,13 @@ export class Installation {
 
   /** Installs from a registry, as on the platform itself. Returns the names of the packages that came. */
   async install(registry) {
-    const { cpu, glibc } = this.#target
     rmSync(this.#place, { recursive: true, force: true })
     mkdirSync(this.#app, { recursive: true })
     writeFileSync(path.join(this.#app, 'package.json'), '{ "private": true }\n')
     // A cache of its own: the same version was another one in the last run.
     const own = ['--registry', registry, '--cache', path.join(this.#place, 'cache')]
-    const platform = ['--os=linux', `--cpu=${cpu}`, `--libc=${glibc ? 'glibc' : 'musl'}`]
     const quiet = ['--no-audit', '--no-fund', '--loglevel=error']
-    await must('npm', ['install', ...own, ...platform, ...quiet, 'elbus-node'], { cwd: this.#app })
+    await must('npm', ['install', ...own, ...this.#platform(), ...quiet, 'elbus-node'], { cwd: this.#app })
     for (const program of PROGRAMS) {
       copyFileSync(path.join(root, program), path.join(this.#app, path.basename(program)))
     }
@@ -51,7 +50,7 @@ export class Installation {
 
   /** The version of a Node.js, which from now on runs the programs. */
   async use(node) {
-    this.node = node
+    this.#node = node
     if (this.#isMusl) this.#makeRoot(node)
     const { ok, output } = await this.run(['--version'])
     if (!ok) throw new Error(`${node} does not run here: ${output.trim()}`)
@@ -62,7 +61,11 @@ export class Installation {
   run(args, { onLine, flags = [] } = {}) {
     const inside = this.#isMusl ? '/app' : this.#app
     const emulator = this.#emulator()
-    const node = this.#isMusl ? '/bin/node' : path.join(this.node, 'node')
+    const node = this.#isMusl
+      ? '/bin/node'
+      : this.#target.native
+        ? process.execPath
+        : path.join(this.#node, 'node')
     const command = [
       ...emulator,
       node,
@@ -88,7 +91,14 @@ export class Installation {
   }
 
   get #isMusl() {
-    return this.#target.glibc === undefined
+    const { native, glibc } = this.#target
+    return !native && glibc === undefined
+  }
+
+  /** What npm is to install for, where it is not what runs npm. */
+  #platform() {
+    const { native, cpu, glibc } = this.#target
+    return native ? [] : ['--os=linux', `--cpu=${cpu}`, `--libc=${glibc ? 'glibc' : 'musl'}`]
   }
 
   /** The emulator with its arguments, as seen by the program; empty where there is none. */

@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import path from 'node:path'
-import { must } from './environment.mjs'
+import { must, root } from './environment.mjs'
 
 /** Serves these tarballs; `{ url, close }`. */
 export async function startRegistry(tarballs) {
@@ -36,4 +36,12 @@ export async function startRegistry(tarballs) {
     server.close()
   }
   return { url, close }
+}
+
+/** The tarball of the one package that ours depends on, as it is installed here. */
+export async function msgpack(out) {
+  const place = path.join(root, 'node_modules', '@msgpack', 'msgpack')
+  const options = ['--json', '--loglevel=error', '--ignore-scripts', '--pack-destination', out]
+  const said = await must('npm', ['pack', ...options], { cwd: place })
+  return path.join(out, JSON.parse(said.slice(said.indexOf('[')))[0].filename)
 }

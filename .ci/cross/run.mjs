@@ -5,20 +5,22 @@
 //
 //   --targets A,B   folders of npm/, as linux-x64-musl; all of them unless given
 //   --build-only    nothing is run, for a machine without the rights to
-import { existsSync, rmSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { rmSync } from 'node:fs'
 import path from 'node:path'
 import process from 'node:process'
 import { parseArgs } from 'node:util'
 import { pack } from '../pack.mjs'
 import { fail, prepareNpm } from '../prerequisites.mjs'
 import { inspectAddon, inspectServer } from './artefact.mjs'
-import { buildAddon, buildServer } from './build.mjs'
+import { buildAddon, buildServer, env } from './build.mjs'
 import { artefacts, cross, must, root, toolchain } from './environment.mjs'
 import { prepareNode } from './nodes.mjs'
 import { Installation } from './programs.mjs'
-import { startRegistry } from './registry.mjs'
+import { msgpack, startRegistry } from './registry.mjs'
 import { tryServer } from './servers.mjs'
 import { TARGETS } from './targets.mjs'
+import { Trial } from './trial.mjs'
 
 function options() {
   try {
@@ -41,75 +43,34 @@ function options() {
 
 const { targets, buildOnly } = options()
 const begin = Date.now()
-const total = { passed: 0, failed: 0 }
+const trial = new Trial()
 
 function say(text) {
   console.log(`[${String(Math.round((Date.now() - begin) / 1000)).padStart(4)} s] ${text}`)
 }
 
-/** Counts one check. */
-function check(good, what) {
-  total[good ? 'passed' : 'failed'] += 1
-  if (!good) console.log(`FAILED ${what}`)
-  return good
-}
-
-/** Runs a program of smoke.mjs's kind and counts as it does; returns `{ passed, failed }`. */
-async function count(title, result) {
-  const { ok, status, output } = await result
-  const [, passed, failed] = output.match(/^(\d+) passed, (\d+) failed$/m) ?? []
-  const counts = { passed: Number(passed ?? 0), failed: Number(failed ?? 0) }
-  // It may also have ended before it could say so, or not have ended.
-  if (!ok && counts.failed === 0) counts.failed = 1
-  if (ok && counts.passed === 0) counts.failed = 1
-  total.passed += counts.passed
-  total.failed += counts.failed
-  if (counts.failed > 0) console.log(`FAILED ${title}, status ${status}:\n${output}`)
-  return counts
-}
-
-/** The tour says itself whether everything arrived. */
-async function tour(title, result) {
-  const { ok, status, output } = await result
-  const good = ok && output.includes('the tour is over, the broker closed')
-  check(good, `${title}, status ${status}:\n${output}`)
-  return { passed: Number(good), failed: Number(!good) }
-}
-
 const table = []
 
+/** Installs and runs on each Node.js of a target. */
 async function runTarget(target, registry) {
   const installation = new Installation(target)
-  const packages = await installation.install(registry)
-  const wanted = ['@msgpack/msgpack', 'elbus-node', `elbus-node-${target.folder}`]
-  check(packages.join() === wanted.join(), `npm install brought ${packages.join(', ')} for ${target.folder}`)
+  await trial.install(installation, target, registry)
   const row = { versions: [], passed: 0, failed: 0 }
   for (const line of target.nodes.lines) {
     const version = await installation.use(await prepareNode(target, line))
-    const title = `${target.folder}, Node.js ${version}`
-    const results = [
-      await count(`${title}, smoke`, installation.run(['./smoke.mjs'])),
-      await count(`${title}, --secure-heap`, installation.run(['./smoke.mjs'], { flags: SECURE_HEAP })),
-      await tour(`${title}, tour`, installation.run(['./tour.js', '--once'])),
-    ]
-    for (const { passed, failed } of results) {
-      row.passed += passed
-      row.failed += failed
-    }
+    const { passed, failed } = await trial.run(installation, `${target.folder}, Node.js ${version}`)
+    row.passed += passed
+    row.failed += failed
     row.versions.push(version)
-    say(`${title}: ${results.map(({ passed, failed }) => `${passed} passed, ${failed} failed`).join('; ')}`)
+    say(`${target.folder}, Node.js ${version}: ${passed} passed, ${failed} failed`)
   }
   return row
 }
 
-const SECURE_HEAP = ['--secure-heap=65536', '--secure-heap-min=2']
-
 try {
-  if (!existsSync('/usr/bin/dpkg')) throw new Error('this needs Debian: its packages are the compiler')
+  requireTools()
   prepareNpm()
-  for (const part of ['toolchain.sh']) {
-    await must('bash', [path.join(root, '.ci', 'cross', part), toolchain], { onLine: (line) => say(line) })
-  }
+  await must('bash', [path.join(root, '.ci', 'cross', 'toolchain.sh'), toolchain], { onLine: say })
   const nodes = buildOnly
     ? []
     : targets.flatMap((target) => target.nodes.lines.map((line) => prepareNode(target, line)))
@@ -122,7 +83,7 @@ try {
   const rows = new Map()
   for (const target of targets) {
     const { size, floor, problems } = await inspectAddon(await buildAddon(target), target)
-    check(problems.length === 0, problems.join('; '))
+    trial.check(problems.length === 0, problems.join('; '))
     rows.set(target, { size, floor })
     say(`addon for ${target.folder}: ${mebibytes(size)}`)
   }
@@ -130,17 +91,17 @@ try {
   for (const target of targets.filter(({ server }) => server)) {
     const file = await buildServer(target)
     const { size, problems } = await inspectServer(file, target)
-    check(problems.length === 0, problems.join('; '))
+    trial.check(problems.length === 0, problems.join('; '))
     servers.push({ target, file, size })
     say(`elbusd for ${target.folder}: ${mebibytes(size)}`)
   }
 
   const partial = true
-  const tarballs = await pack({ addons: artefacts, out: path.join(cross, 'packages'), partial })
+  const tarballs = await pack({ addons: artefacts, out: path.join(cross, 'packages'), partial, env })
   say(`packed: ${tarballs.map((file) => path.basename(file)).join(', ')}`)
   if (!buildOnly) {
     await downloads
-    const registry = await startRegistry([...tarballs, await msgpack()])
+    const registry = await startRegistry([...tarballs, await msgpack(path.join(cross, 'packages'))])
     try {
       for (const target of targets) Object.assign(rows.get(target), await runTarget(target, registry.url))
     } finally {
@@ -148,7 +109,7 @@ try {
     }
     for (const server of servers) {
       const { startMs, problems } = await tryServer(server.file, server.target)
-      check(problems.length === 0, problems.join('; '))
+      trial.check(problems.length === 0, problems.join('; '))
       server.startMs = startMs
     }
   }
@@ -173,22 +134,26 @@ try {
     ]),
   )
 } catch (error) {
-  check(false, error.message)
+  trial.check(false, error.message)
 }
 say('done')
-console.log(`${total.passed} passed, ${total.failed} failed`)
-process.exitCode = total.failed === 0 ? 0 : 1
+console.log(`${trial.passed} passed, ${trial.failed} failed`)
+process.exitCode = trial.failed === 0 ? 0 : 1
 
-/** The one package that ours depends on, as installed here. */
-async function msgpack() {
-  const place = path.join(root, 'node_modules', '@msgpack', 'msgpack')
-  const out = path.join(cross, 'packages')
-  const said = await must(
-    'npm',
-    ['pack', '--json', '--loglevel=error', '--ignore-scripts', '--pack-destination', out],
-    { cwd: place },
-  )
-  return path.join(out, JSON.parse(said.slice(said.indexOf('[')))[0].filename)
+/** Ends with a line that names the first tool that is missing. */
+function requireTools() {
+  const debian = 'this runs on Debian, whose packages bring the compiler and the C libraries'
+  const tools = [
+    [['dpkg-deb', '--version'], debian],
+    [['apt-get', '--version'], debian],
+    [['python3', '-c', 'import ensurepip, venv'], 'apt-get install python3-venv'],
+    [['readelf', '--version'], 'apt-get install binutils'],
+    [['unshare', '--version'], 'apt-get install util-linux'],
+  ]
+  if (process.arch !== 'x64') throw new Error(`this runs on x64, not on ${process.arch}`)
+  for (const [[command, ...args], remedy] of tools) {
+    if (spawnSync(command, args).status !== 0) throw new Error(`${command} is missing: ${remedy}`)
+  }
 }
 
 function mebibytes(bytes) {
