@@ -18,6 +18,7 @@ import path from 'node:path'
 import process from 'node:process'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { parseTriple } from '@napi-rs/cli'
 import { must } from './cross/environment.mjs'
 import { fail, root } from './prerequisites.mjs'
 
@@ -49,27 +50,35 @@ export async function pack({ addons, out, partial = false, tag, env }) {
   })
   const licences = path.join(stage, 'licences', name, 'THIRD-PARTY-LICENSES')
 
-  const tarballs = []
-  for (const folder of wanted) {
-    const place = path.join(stage, folder)
-    cpSync(path.join(root, 'npm', folder), place, { recursive: true })
-    copyFileSync(found.get(addonOf(folder)), path.join(place, addonOf(folder)))
-    copyFileSync(path.join(root, 'LICENSE'), path.join(place, 'LICENSE'))
-    copyFileSync(licences, path.join(place, 'THIRD-PARTY-LICENSES'))
-    const own = read(path.join(place, 'package.json'))
-    if (own.version !== version) throw new Error(`${own.name} is ${own.version} and ${name} ${version}`)
-    tarballs.push(await tarball(place, out))
-  }
-
-  const place = path.join(stage, name)
   for (const file of [...manifest.files, 'README.md', 'LICENSE']) {
     if (!existsSync(path.join(root, file))) throw new Error(`${file} is missing: npm run build`)
-    cpSync(path.join(root, file), path.join(place, file), { recursive: true })
+    cpSync(path.join(root, file), path.join(stage, file), { recursive: true })
   }
-  for (const key of ['private', 'scripts', 'devDependencies', 'ava', 'napi']) delete manifest[key]
-  manifest.optionalDependencies = Object.fromEntries(wanted.map((folder) => [`${name}-${folder}`, version]))
-  write(path.join(place, 'package.json'), manifest)
-  return [...tarballs, await tarball(place, out)]
+  for (const folder of wanted) {
+    const place = path.join(stage, 'npm', folder)
+    cpSync(path.join(root, 'npm', folder), place, { recursive: true })
+    for (const file of ['LICENSE', licences]) {
+      copyFileSync(path.resolve(root, file), path.join(place, path.basename(file)))
+    }
+    copyFileSync(found.get(addonOf(folder)), path.join(place, addonOf(folder)))
+    const own = read(path.join(place, 'package.json'))
+    if (own.version !== version) throw new Error(`${own.name} is ${own.version} and ${name} ${version}`)
+  }
+
+  // Its targets say which packages become optional dependencies.
+  const targets = manifest.napi.targets.filter((triple) =>
+    wanted.includes(parseTriple(triple).platformArchABI),
+  )
+  write(path.join(stage, 'package.json'), { ...manifest, napi: { ...manifest.napi, targets } })
+  const napi = path.join(root, 'node_modules', '.bin', 'napi')
+  await must(napi, ['prepublish', '-t', 'npm', '--no-gh-release', '--skip-optional-publish'], { cwd: stage })
+  const published = read(path.join(stage, 'package.json'))
+  for (const key of ['private', 'scripts', 'devDependencies', 'ava', 'napi']) delete published[key]
+  write(path.join(stage, 'package.json'), published)
+
+  const tarballs = []
+  for (const folder of wanted) tarballs.push(await tarball(path.join(stage, 'npm', folder), out))
+  return [...tarballs, await tarball(stage, out)]
 }
 
 const addonOf = (folder) => `elbus-node.${folder}.node`
