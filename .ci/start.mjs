@@ -15,7 +15,18 @@ prepareNpm()
 const { python, reason } = preparePython()
 
 for (const script of ['build:addon', 'build:ts', 'build:examples']) build('npm', 'run', '--silent', script)
-build('cargo', 'build', '--release', '--locked', '-p', 'elbus', '--features', 'server,rpc', '--bin', 'elbusd')
+build(
+  'cargo',
+  'build',
+  '--release',
+  '--locked',
+  '-p',
+  'elbusd',
+  '--features',
+  'server,rpc',
+  '--bin',
+  'elbusd',
+)
 
 const env = {
   ...process.env,

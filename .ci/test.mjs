@@ -108,7 +108,7 @@ await step('server without the feature rpc has no .broker', () => {
   const tests = [
     'test',
     '-p',
-    'elbus',
+    'elbusd',
     '--features',
     'server',
     '--test',

@@ -63,7 +63,7 @@ function build(libc, command, triple) {
   for (const allocator of ['mimalloc', 'system']) {
     const isSystem = allocator === 'system'
     const [program, ...words] = command.split(' ')
-    const what = ['--release', '--locked', '-p', 'elbus', '--features', 'server,rpc', '--bin', 'elbusd']
+    const what = ['--release', '--locked', '-p', 'elbusd', '--features', 'server,rpc', '--bin', 'elbusd']
     const flags = [triple && process.env.RUSTFLAGS, isSystem && '--cfg elbus_system_allocator'].filter(
       Boolean,
     )

@@ -25,7 +25,7 @@ export function run(program, args, env = process.env) {
 
 /** Builds our server as it is shipped; its path. */
 export function buildServer() {
-  run('cargo', ['build', '--release', '-p', 'elbus', '--features', 'server,rpc', '--bin', 'elbusd'])
+  run('cargo', ['build', '--release', '-p', 'elbusd', '--features', 'server,rpc', '--bin', 'elbusd'])
   return path.join(target, 'release', 'elbusd')
 }
 

@@ -37,5 +37,5 @@ pub use elbus_rpc::{
 
 /// The code of the README, compiled and run as a documentation test.
 #[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
+#[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,5 +1,5 @@
 //! The stand-alone server from outside: the command line and what its options do; its life is in `lifecycle/`.
-//! Without the feature `rpc` too, where there is no `.broker`: `cargo test -p elbus --features server --test elbusd`.
+//! Without the feature `rpc` too, where there is no `.broker`: `cargo test -p elbusd --features server --test elbusd`.
 #![cfg(test)]
 #![cfg(feature = "server")]
 

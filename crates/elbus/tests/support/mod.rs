@@ -90,7 +90,7 @@ pub(crate) fn example(name: &str) -> PathBuf {
     if !program.exists() {
         BUILT.get_or_init(|| {
             let mut cargo = Command::new(env!("CARGO"));
-            cargo.args(["build", "-p", "elbus", "--examples", "--features", "server,rpc", "--target-dir"]);
+            cargo.args(["build", "-p", "elbusd", "--examples", "--features", "server,rpc", "--target-dir"]);
             cargo.arg(profile.parent().unwrap()).current_dir(env!("CARGO_MANIFEST_DIR"));
             let status = cargo.status().unwrap();
             assert!(status.success(), "the examples cannot be built: {status}");
