@@ -194,9 +194,10 @@ async fn accept(broker: Weak<Inner>, bound: Bound, entrance: Arc<Entrance>) {
 }
 
 fn tell_accept_failure(broker: &Inner, entrance: &Entrance, error: &io::Error) {
-    let reason = format_args!("cannot accept: {error}");
-    if let Some(omitted) = broker.events.fault(&entrance.port, None, &reason, broker.clock.now_ms()) {
-        tracing::error!(omitted, "{}: {reason}", entrance.port);
+    let now_ms = broker.clock.now_ms();
+    let told = broker.events.fault(&entrance.port, None, &format_args!("cannot accept: {error}"), now_ms);
+    if let Some(omitted) = told {
+        tracing::error!(omitted, "{}: cannot accept: {error}", entrance.port);
     }
 }
 
@@ -216,9 +217,10 @@ pub(crate) fn admit(
         Err(_) if broker.is_closing() => {}
         Err(bound) => {
             let source = session::source_text(&origin);
-            let reason = format_args!("connection refused: {bound}");
-            if let Some(omitted) = broker.events.fault(&source, None, &reason, now_ms) {
-                tracing::warn!(source, omitted, "{}: {reason}", entrance.port);
+            let told =
+                broker.events.fault(&source, None, &format_args!("connection refused: {bound}"), now_ms);
+            if let Some(omitted) = told {
+                tracing::warn!(source, omitted, "{}: connection refused: {bound}", entrance.port);
             }
         }
     }
