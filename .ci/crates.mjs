@@ -76,12 +76,9 @@ function pack({ packages, workspace_members: members }) {
   const folder = path.join(target, 'crates')
   const how = ['--quiet', '--locked', '--allow-dirty', '--target-dir', folder]
   check('packages, compiled as packed', run('cargo', 'package', ...how, ...what, ...features))
-  for (const { name, version } of ours.filter((crate) => crate.publish === null)) {
-    const file = path.join(folder, 'package', `${name}-${version}.crate`)
-    const faults = answer('tar', ['-tzf', file]).includes(`${name}-${version}/LICENSE\n`)
-      ? []
-      : ['no LICENSE']
-    check(`${name}-${version}.crate`, faults)
+  for (const name of PUBLISHED) {
+    const files = answer('cargo', ['package', '--list', '--locked', '--allow-dirty', '-p', name]).split('\n')
+    check(`licence in the package of ${name}`, files.includes('LICENSE') ? [] : ['LICENSE is not in it'])
   }
 }
 
