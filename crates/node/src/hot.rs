@@ -56,6 +56,56 @@ pub(crate) fn give_large_memory_back() {
     ONCE.call_once(|| unsafe { libmimalloc_sys::mi_option_set_default(LARGEST_KEPT, 2_048) });
 }
 
+/// What mimalloc 3.3.2 has inside and its bindings do not name: the first field of each, and two functions.
+#[cfg(unix)]
+mod mimalloc_parts {
+    #[repr(C)]
+    pub(super) struct Theap {
+        pub(super) thread: *mut Thread,
+    }
+
+    #[repr(C)]
+    pub(super) struct Thread {
+        pub(super) id: usize,
+    }
+
+    unsafe extern "C" {
+        /// The heap of the thread that loaded the library.
+        pub(super) static mut theap_main: Theap;
+        /// The heap of the calling thread, made if there is none.
+        pub(super) fn mi_theap_get_default() -> *mut Theap;
+        /// What a thread has that was never seen.
+        pub(super) fn _mi_theap_empty_get() -> *mut Theap;
+        pub(super) fn _mi_theap_default_set(theap: *mut Theap);
+    }
+}
+
+/// Has the allocator take the thread that loaded the addon for one like all others. To be called by that thread.
+///
+/// mimalloc 3.3 keeps that thread's id for good, and takes apart its heap when it ends. A later thread with the same id,
+/// which is the next one as a rule, is given that heap and crashes: microsoft/mimalloc#1287, mended in 3.4, which the
+/// bindings do not have yet. For Node that is a worker thread that loads the package before the main thread does.
+pub(crate) fn forget_first_thread() {
+    /// No thread has it, and none of the values with a meaning of their own is near.
+    #[cfg(unix)]
+    const NOBODY: usize = usize::MAX & !0b11;
+    #[cfg(unix)]
+    // SAFETY: the version is the one whose parts these are, which Cargo.toml pins. The heap is the static one only on
+    // the thread that loaded the library, and only once: from then on that thread has no heap, like a new one, and no
+    // thread takes itself for the first. The word is written while others may read it, to compare it with their own
+    // ids, which neither value is. The few blocks of the static heap stay valid: they belong to no thread's list any
+    // more, and are freed as those of other threads are.
+    unsafe {
+        use mimalloc_parts::{_mi_theap_default_set, _mi_theap_empty_get, mi_theap_get_default, theap_main};
+        let first = &raw mut theap_main;
+        if libmimalloc_sys::mi_version() != 30_302 || mi_theap_get_default() != first {
+            return;
+        }
+        (&raw mut (*(*first).thread).id).write_volatile(NOBODY);
+        _mi_theap_default_set(_mi_theap_empty_get());
+    }
+}
+
 type Callback = unsafe extern "C" fn(sys::napi_env, sys::napi_callback_info) -> sys::napi_value;
 
 struct TsfnBell(sys::napi_threadsafe_function);

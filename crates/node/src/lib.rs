@@ -30,3 +30,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn loaded() {
     hot::give_large_memory_back();
 }
+
+/// When an environment loads the addon: the main thread's, that of a worker thread, one of several in a thread.
+#[napi_derive::napi(module_exports)]
+pub fn environment_begins(_exports: napi::bindgen_prelude::Object) -> napi::Result<()> {
+    hot::forget_first_thread();
+    Ok(())
+}
