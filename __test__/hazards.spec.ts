@@ -1,5 +1,6 @@
 // What users' code may do to a client, and what it costs others: throwing, never yielding, keeping, leaving.
 
+import { runInNewContext } from 'node:vm'
 import test, { type ExecutionContext } from 'ava'
 import { AaaMap, type BusError, type Client, connect, type Message, RpcError } from 'elbus-node'
 import { start } from './support/child'
@@ -94,6 +95,19 @@ overEach(ALL, 'a listener of fault, close or drain that throws ends nothing', as
   await receiver.close()
   t.is(await soon(receiver.closed, 'it is closed'), undefined)
   await sender.rtt()
+})
+
+test('an async callback that rejects is a fault, also one of another context of node:vm', async (t) => {
+  const bus = await startBus(t, 'broker.client')
+  const [sender, receiver] = await pair(bus)
+  const faults = faultsOf(receiver)
+  const callback: unknown = runInNewContext('async () => { throw new Error("of another context") }')
+  for (const one of [callback, async () => Promise.reject(new Error('of this one'))]) {
+    await receiver.subscribe('t', { callback: one as () => Promise<never> }).ready
+  }
+  await sender.publish('t', 'x', { ack: true })
+  await until(() => faults.length === 2, 'both are told')
+  t.deepEqual(faults.map((fault) => (fault as Error).message).sort(), ['of another context', 'of this one'])
 })
 
 test('a fault nobody listens for is a warning, and not one each', async (t) => {

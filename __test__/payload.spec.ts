@@ -1,5 +1,6 @@
 // Payloads: what goes as it is and what as MessagePack, numbers and bigints, what is refused, and hostile MessagePack.
 
+import { runInNewContext, runInThisContext } from 'node:vm'
 import { decode as decodeReference, encode as encodeReference } from '@msgpack/msgpack'
 import test from 'ava'
 import { Broker, type Client, type Message, type Payload } from 'elbus-node'
@@ -55,6 +56,31 @@ test.serial('bytes and strings go as they are, whatever class of bytes they are'
     [' ', '20'],
   ]
   for (const [payload, expected] of table) t.is(hex(await bytesOf(payload)), expected)
+})
+
+test.serial('values of another context of node:vm go as those of this one', async (t) => {
+  const make = (source: string): Payload => runInNewContext(source) as Payload
+  const table: [source: string, expected: string][] = [
+    ['new Uint8Array([1, 2, 255])', '0102ff'],
+    ['new Uint8Array([1, 2, 255]).subarray(1)', '02ff'],
+    ['new Uint8Array([5, 6]).buffer', '0506'],
+    ['"abc"', '616263'],
+    ['({ a: [1, "b", null] })', '81a1619301a162c0'],
+    ['({ bytes: new Uint8Array([1]) })', '81a56279746573c40101'],
+    ['({ bytes: new Uint8Array([1]).buffer })', '81a56279746573c40101'],
+    ['new Date(0)', 'd6ff00000000'],
+    ['[new Date(0)]', '91d6ff00000000'],
+  ]
+  for (const [source, expected] of table) {
+    t.is(hex(await bytesOf(make(source))), expected, source)
+    t.is(hex(await bytesOf(runInThisContext(source) as Payload)), expected, source)
+  }
+  caller.serve({ same: (params: Uint8Array) => make(`new Uint8Array([${params}])`) }, { raw: true })
+  const bytes = make('new Uint8Array([3, 4])')
+  t.is(hex(await caller.call<Uint8Array>('rpc', 'same', bytes, { raw: true })), '0304')
+  for (const source of ['new Map()', 'new Set()']) {
+    throwsBus(t, () => client.send('one', make(source)), { code: 'ERR_BUS_PAYLOAD', says: ['MessagePack'] })
+  }
 })
 
 test.serial('everything else goes as MessagePack', async (t) => {

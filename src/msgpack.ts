@@ -1,6 +1,7 @@
 // MessagePack, and the only import of the package that does it. What is plain and small does not need it: see
 // `msgpack-plain.ts`.
 
+import { types } from 'node:util'
 import type * as library from '@msgpack/msgpack'
 import { BusError } from './errors'
 import { decodePlain, encodePlain, NONE } from './msgpack-plain'
@@ -78,10 +79,13 @@ function completeEncoder({ Encoder }: typeof library): library.Encoder<undefined
         throw new RangeError(`${value} has more than 64 bits`)
       }
       this.encodeBigInt64(value)
-    } else if (value instanceof ArrayBuffer || value instanceof SharedArrayBuffer) {
+    } else if (types.isAnyArrayBuffer(value)) {
       this.encodeBinary(new Uint8Array(value))
-    } else if (value instanceof Map || value instanceof Set) {
+    } else if (types.isMap(value) || types.isSet(value)) {
       throw new TypeError(`a ${value.constructor.name} is no value of it: make an object or an array of it`)
+    } else if (!(value instanceof Date) && types.isDate(value)) {
+      // One of another context, which the library takes for an object without fields.
+      encodeObject.call(this, new Date(value.getTime()), depth)
     } else encodeObject.call(this, value, depth)
   }
   return encoder

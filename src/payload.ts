@@ -1,5 +1,6 @@
 // What users give as payload, as bytes.
 
+import { types } from 'node:util'
 import { checkName } from './batch'
 import { BusError } from './errors'
 import { encode } from './msgpack'
@@ -10,15 +11,28 @@ import { encode } from './msgpack'
  */
 export type Payload = Uint8Array | string | object | number | bigint | boolean | null | undefined
 
+/**
+ * Whether a value is bytes, of this context or of another: a program may have several, each with a `Uint8Array` of its
+ * own, by `node:vm` or as the pages of Electron. The question for those is slower and only asked of what is no `Object`
+ * of this one.
+ */
+export function isBytes(value: unknown): value is Uint8Array {
+  return value instanceof Uint8Array || (!(value instanceof Object) && types.isUint8Array(value))
+}
+
+function isArrayBuffer(value: unknown): value is ArrayBuffer {
+  return value instanceof ArrayBuffer || (!(value instanceof Object) && types.isArrayBuffer(value))
+}
+
 /** The payload of a message. MessagePack bytes are valid until the next call. */
 export function messageBytes(payload: Payload): Uint8Array | string | undefined {
-  if (payload instanceof Uint8Array || typeof payload === 'string' || payload === undefined) return payload
-  return payload instanceof ArrayBuffer ? new Uint8Array(payload) : encode(payload)
+  if (payload === undefined || typeof payload === 'string' || isBytes(payload)) return payload
+  return isArrayBuffer(payload) ? new Uint8Array(payload) : encode(payload)
 }
 
 /** The params or the result of a call: bytes as they are, strings too as MessagePack, because peers unpack them. */
 export function rpcBytes(value: unknown): Uint8Array | undefined {
-  if (value instanceof Uint8Array) return value
+  if (isBytes(value)) return value
   return value === undefined ? undefined : encode(value)
 }
 

@@ -5,7 +5,7 @@ import { BusError, RpcError } from './errors'
 import type { Link, Name } from './link'
 import { decode, encode } from './msgpack'
 import { integer, type ServeOptions } from './options'
-import { checkSize, rpcBytes } from './payload'
+import { checkSize, isBytes, rpcBytes } from './payload'
 
 const PARSE = -32700
 const METHOD_NOT_FOUND = -32601
@@ -297,7 +297,7 @@ export class Server {
 /** What is sent with an error: text and bytes as they are, the rest as MessagePack. */
 function errorBytes(data: unknown): Uint8Array | string {
   if (data === undefined) return ''
-  if (typeof data === 'string' || data instanceof Uint8Array) return data
+  if (typeof data === 'string' || isBytes(data)) return data
   // A small integer would be a byte that reads as text; 64 bits of one never do.
   return encode(Number.isSafeInteger(data) ? BigInt(data as number) : data)
 }

@@ -1,5 +1,6 @@
 // One subscription: messages to a callback, or through a bounded queue to an async iterator.
 
+import { types } from 'node:util'
 import { boundary } from './boundary'
 import { BusError } from './errors'
 import type { Message } from './message'
@@ -126,7 +127,10 @@ export class Subscription<T = unknown> implements AsyncIterable<Message<T>, unde
   #call(callback: (message: Message<T>) => unknown, message: Message<T>): void {
     try {
       const result = callback(message)
-      if (result instanceof Promise) result.catch((error: unknown) => this.#owner.fault(error))
+      // Also one of another context of the program, such as those of `node:vm`.
+      if (result !== undefined && types.isPromise(result)) {
+        result.catch((error: unknown) => this.#owner.fault(error))
+      }
     } catch (error) {
       this.#owner.fault(error)
     }
