@@ -184,6 +184,7 @@ await step('package: installed from a registry, and used', () =>
 
 /** Specs that say nothing about Node itself, or take long: they run on one Node only. */
 const LONG = [
+  'electron',
   'examples',
   'hardening',
   'hostile-amounts',

@@ -11,6 +11,7 @@ const PAGES = [
   'README.md',
   'CHANGELOG.md',
   'docs/api.md',
+  'docs/electron.md',
   'docs/hardening.md',
   'docs/migration.md',
   'docs/security.md',
