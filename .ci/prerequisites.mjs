@@ -70,24 +70,31 @@ export function requireTools({ lints = false } = {}) {
 }
 
 /**
- * An interpreter with the packages of requirements.txt: `ELBUS_PYTHON`, or a private environment under .cache/python
- * made for the purpose, anew when the list or Python has changed.
+ * An interpreter with the published clients: `ELBUS_PYTHON`, or that of a private environment.
  * Returns `{ python }` or `{ reason }`; where `ELBUS_REQUIRE` holds `python` a reason is the end.
  */
 export function preparePython() {
-  const found = process.env.ELBUS_PYTHON ? { python: process.env.ELBUS_PYTHON } : preparedPython()
+  if (process.env.ELBUS_PYTHON) return { python: process.env.ELBUS_PYTHON }
+  const requirements = path.join(root, 'crates', 'elbus', 'tests', 'python', 'requirements.txt')
+  return prepareEnvironment('python', requirements, 'the Python clients')
+}
+
+/**
+ * The interpreter of a private environment .cache/NAME with the packages of a list, made anew when the list or Python has
+ * changed. Returns as `preparePython`.
+ */
+export function prepareEnvironment(name, requirements, what) {
+  const found = preparedEnvironment(path.join(cache, name), requirements, what)
   if (found.reason && process.env.ELBUS_REQUIRE?.includes('python'))
     fail(`Python is required: ${found.reason}`)
   return found
 }
 
-function preparedPython() {
+function preparedEnvironment(folder, requirements, what) {
   const version = ask('python3', ['--version'])
   if (!version.ok)
     return { reason: 'python3 is missing: on Debian and Ubuntu apt-get install python3 python3-venv' }
-  const folder = path.join(cache, 'python')
   const python = path.join(folder, 'bin', 'python')
-  const requirements = path.join(root, 'crates', 'elbus', 'tests', 'python', 'requirements.txt')
   const stamp = path.join(folder, 'made-from')
   const madeFrom = createHash('sha256')
     .update(version.stdout)
@@ -97,7 +104,7 @@ function preparedPython() {
 
   rmSync(folder, { recursive: true, force: true })
   mkdirSync(cache, { recursive: true })
-  console.log('installing the Python clients under .cache/python')
+  console.log(`installing ${what} under .cache/${path.basename(folder)}`)
   if (!ask('python3', ['-c', 'import ensurepip, venv']).ok) {
     return { reason: 'python3 has no venv: on Debian and Ubuntu apt-get install python3-venv' }
   }
@@ -112,7 +119,7 @@ function preparedPython() {
     '-r',
     requirements,
   ])
-  if (!packages.ok) return { reason: `pip could not install the Python clients: ${lastLine(packages)}` }
+  if (!packages.ok) return { reason: `pip could not install ${what}: ${lastLine(packages)}` }
   writeFileSync(stamp, madeFrom)
   return { python }
 }

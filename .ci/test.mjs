@@ -67,6 +67,13 @@ function tool(name, ...args) {
   return run(path.join(root, 'node_modules', '.bin', name), args)
 }
 
+/** Shows every line, and counts one that says what was left out. */
+function noteSkip(line) {
+  const why = skipReason(line)
+  if (why !== undefined) tally.skip(why)
+  return true
+}
+
 async function step(title, work) {
   const start = Date.now()
   console.log(`\n=== ${title}`)
@@ -175,6 +182,9 @@ await step('format and lints of TypeScript and JavaScript', () => script('check'
 await step('tables and charts of the benchmark', () =>
   run('npm', ['run', '--silent', 'benchmark:test'], { take: nodeCounter(tally) }),
 )
+await step('workflows: actionlint', () =>
+  run('npm', ['run', '--silent', 'check:workflows'], { take: noteSkip }),
+)
 await step('package: publint', () => tool('publint', '--strict'))
 await step('package: types for every way to import', () => tool('attw', '--pack', '.', '--format', 'ascii'))
 
@@ -224,13 +234,7 @@ for (const major of [22, 24, 26]) {
   })
 }
 await step('tour: npm start -- --once', () =>
-  run(process.execPath, [path.join(root, '.ci', 'start.mjs'), '--once'], {
-    take: (line) => {
-      const why = skipReason(line)
-      if (why !== undefined) tally.skip(why)
-      return true
-    },
-  }),
+  run(process.execPath, [path.join(root, '.ci', 'start.mjs'), '--once'], { take: noteSkip }),
 )
 
 console.log(`\n=== summary after ${Math.round((Date.now() - begin) / 1000)} s`)
