@@ -7,6 +7,7 @@ use crate::housekeeper::{self, Clock};
 use crate::listener::{self, ActiveListener, Entrance};
 use crate::{
     BrokerError, BrokerEvent, BrokerOptions, Listener, LocalClient, LocalSession, Socket, local_client,
+    system,
 };
 use elbus_protocol::reserved::BROKER_NAME;
 use elbus_protocol::{ErrorCode, client_name};
@@ -353,7 +354,7 @@ impl BrokerBuilder {
             router: Router::new(options.routes).mask_bytes(options.total_bytes),
             budget: Arc::new(Budget::new(options.total_bytes - options.total_bytes / 2)),
             input_budget: Budget::new(options.total_bytes / 2),
-            connections: Connections::new(&options, rustix::process::geteuid().as_raw()),
+            connections: Connections::new(&options, system::own_user().0),
             clock: Clock::new(),
             events: Events::new(hook),
             runtime: handle.clone(),

@@ -2,12 +2,12 @@
 //! thread that brings the call answers it (`local_client.rs`).
 
 use crate::broker::{Inner, info, stats};
+use crate::system::thread_time;
 use bytes::Bytes;
 use elbus_protocol::RpcCode;
 use elbus_routing::ClientInfo;
 use elbus_rpc::{Handlers, Request, RpcError};
 use regex::{Regex, RegexBuilder};
-use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::sync::{Arc, Weak};
@@ -148,6 +148,7 @@ fn client_list(broker: &Inner, request: &Request) -> Result<Bytes, RpcError> {
     // One that has left meanwhile has no rights to be asked, and whoever has its name now did not call.
     let caller = broker.router.client(request.sender()).ok_or(RpcCode::INTERNAL)?;
     let rights = caller.rights().clone();
+    // Processor time: a busy machine is not the filter's fault.
     let start = thread_time();
     let late = Cell::new(false);
     let clients = broker.router.client_list(|name| {
@@ -164,11 +165,6 @@ fn client_list(broker: &Inner, request: &Request) -> Result<Bytes, RpcError> {
         return Err(RpcError::with_data(RpcCode::PARSE, text));
     }
     encode(&ClientList { clients: clients.into_iter().map(Client::from).collect() })
-}
-
-/// Processor time of this thread: a busy machine is not the filter's fault.
-fn thread_time() -> Duration {
-    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
 
 fn parse_filter(params: &[u8]) -> Result<Option<Regex>, RpcError> {

@@ -26,6 +26,10 @@ mod login;
 mod options;
 mod session;
 mod socket;
+mod system;
+#[cfg_attr(not(unix), path = "no_unix.rs")]
+mod unix_listener;
+#[cfg(unix)]
 mod unix_path;
 
 pub use bind_address::{BindAddress, BindAddressError};

@@ -1,43 +1,24 @@
 //! A bound address: accept, admit, hand over to a session.
 
 use crate::broker::Inner;
-use crate::unix_path::{self, SocketFile};
-use crate::{BindAddress, BrokerError, Listener, Socket, session};
+use crate::unix_listener::{SocketFile, UnixListener};
+use crate::{BindAddress, BrokerError, Listener, Socket, session, system};
 use elbus_routing::{AaaMap, ClientKind, Origin, PeerIdentity};
-use socket2::{SockRef, TcpKeepalive};
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::net::UnixListener as StdUnixListener;
-use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, yield_now};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 /// How long accepting rests after a failure, such as having no descriptor left: short enough that a login is
 /// possible within a second of one being free, long enough to cost nothing.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 
-/// How long a start waits for its turn in the folder of its socket, of which others take milliseconds, and the pause
-/// between two looks.
-const LOCK_WAIT: Duration = Duration::from_secs(2);
-const LOCK_PAUSE: Duration = Duration::from_millis(5);
-
 /// Sockets accepted before their sessions get a turn: fewer than may be logging in at once, so that what a peer
 /// has sent is read before it can be dropped as one that has sent nothing.
 const ACCEPTED_PER_TURN: u32 = 16;
-
-/// TCP peers that vanish: probes after 5 s of silence, every 2 s, three of them; 8.5 s for unacknowledged data.
-///
-/// Such a peer is to be gone within 12 s. Its last sign of life may be followed by a ping of ours 2.75 s later, and
-/// from then on it is the unacknowledged ping that counts, not the probes; the kernel looks up to 0.3 s late.
-const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(5), Duration::from_secs(2), 3);
-const USER_TIMEOUT: Duration = Duration::from_millis(8_500);
-
-/// How much the kernel takes ahead of what it can send, in bytes. Left to itself it takes megabytes and then nothing
-/// until a third of them is gone: at 64 kbit/s that looks for many seconds as if the peer had stopped reading.
-const UNSENT_BYTES: u32 = 32 << 10;
 
 /// What holds for clients that come through one listener.
 pub(crate) struct Entrance {
@@ -79,40 +60,19 @@ enum Bound {
 impl Bound {
     async fn accept(&self) -> io::Result<(Arc<dyn Socket>, Origin)> {
         match self {
-            Self::Unix(listener) => {
-                let (stream, _) = listener.accept().await?;
-                let origin = unix_origin(&stream)?;
-                Ok((Arc::new(stream), origin))
-            }
+            Self::Unix(listener) => listener.accept().await,
             Self::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
-                prepare_tcp(&stream)?;
+                system::prepare_tcp(&stream)?;
                 Ok((Arc::new(stream), tcp_origin(address)))
             }
         }
     }
 }
 
-fn unix_origin(stream: &UnixStream) -> io::Result<Origin> {
-    let peer = stream.peer_cred()?;
-    let identity = PeerIdentity::Local { uid: peer.uid(), gid: peer.gid() };
-    Ok(Origin { kind: ClientKind::LocalIpc, identity, address: None, port: None })
-}
-
 fn tcp_origin(address: SocketAddr) -> Origin {
     let identity = PeerIdentity::Remote(address.ip().to_canonical());
     Origin { kind: ClientKind::Tcp, identity, address: Some(address), port: None }
-}
-
-fn prepare_tcp(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let (idle, interval, probes) = KEEPALIVE;
-    let socket = SockRef::from(stream);
-    socket.set_tcp_keepalive(
-        &TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(probes),
-    )?;
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
-    socket.set_tcp_notsent_lowat(UNSENT_BYTES)
 }
 
 /// Binds and starts accepting. Returns the address as bound, with the port that was free.
@@ -123,12 +83,8 @@ pub(crate) async fn listen(
     let failed = |source: io::Error| BrokerError::Bind { address: listener.address.to_string(), source };
     let (bound, file, address) = match &listener.address {
         BindAddress::Unix(path) => {
-            let (std, file) = bind_unix(path, listener.mode).await?;
-            (
-                Bound::Unix(UnixListener::from_std(std).map_err(failed)?),
-                Some(file),
-                format!("unix:{}", path.display()),
-            )
+            let (unix, file) = UnixListener::bind(path, listener.mode).await?;
+            (Bound::Unix(unix), Some(file), format!("unix:{}", path.display()))
         }
         BindAddress::Tcp(host_port) => {
             let tcp = TcpListener::bind(host_port).await.map_err(failed)?;
@@ -144,21 +100,6 @@ pub(crate) async fn listen(
     let entrance = Arc::new(entrance);
     let task = tokio::spawn(accept(Arc::downgrade(broker), bound, entrance));
     Ok((ActiveListener { task, timeout: listener.timeout, _file: file }, address))
-}
-
-/// Binds a socket file. Waits for another starter in the same folder to be done, on no thread.
-async fn bind_unix(path: &Path, mode: u32) -> Result<(StdUnixListener, SocketFile), BrokerError> {
-    let deadline = Instant::now() + LOCK_WAIT;
-    loop {
-        match unix_path::bind(path, mode) {
-            Err(BrokerError::Bind { source, .. })
-                if source.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline =>
-            {
-                sleep(LOCK_PAUSE).await;
-            }
-            result => return result,
-        }
-    }
 }
 
 async fn accept(broker: Weak<Inner>, bound: Bound, entrance: Arc<Entrance>) {

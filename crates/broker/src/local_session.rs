@@ -1,8 +1,8 @@
 //! A client inside the broker's process, without anything that runs it: whoever made it feeds its operations in and
 //! empties its queue. `local_client.rs` does so by a task; the Node addon does on JavaScript's thread.
 
-use crate::BrokerError;
 use crate::broker::Inner;
+use crate::{BrokerError, system};
 use bytes::Bytes;
 use elbus_protocol::{ErrorCode, OpBody};
 use elbus_routing::{ClientEntry, ClientKind, Denial, Drain, Origin, Outbox, PeerIdentity, Sender};
@@ -26,10 +26,8 @@ impl LocalSession {
         name: &str,
         drain: Box<dyn Drain>,
     ) -> Result<Self, BrokerError> {
-        let identity = PeerIdentity::Local {
-            uid: rustix::process::geteuid().as_raw(),
-            gid: rustix::process::getegid().as_raw(),
-        };
+        let (uid, gid) = system::own_user();
+        let identity = PeerIdentity::Local { uid, gid };
         let origin = Origin { kind: ClientKind::Internal, identity, address: None, port: None };
         let outbox = Outbox::new(broker.options.queue, Arc::clone(&broker.budget), &[], drain);
         let client = Arc::new(ClientEntry::new(name, origin, None, outbox));

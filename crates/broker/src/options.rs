@@ -1,6 +1,6 @@
 //! Settings of a broker and of each of its listeners, with units and defaults.
 
-use crate::BindAddress;
+use crate::{BindAddress, system};
 use elbus_protocol::limits::{FRAME_BYTES_NETWORK, FRAME_BYTES_UNIX};
 use elbus_routing::{AaaMap, QueueLimits, RouteLimits};
 use std::path::Path;
@@ -151,8 +151,7 @@ fn default_total_bytes() -> usize {
 const CONNECTIONS: usize = 1_024;
 
 fn default_connections() -> usize {
-    let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    descriptors
+    system::open_files()
         .and_then(|limit| usize::try_from(limit).ok())
         .map_or(CONNECTIONS, |limit| CONNECTIONS.min(limit / 5 * 4))
 }

@@ -5,7 +5,7 @@ use socket2::SockRef;
 use std::io::{self, IoSlice, Read};
 use std::net::Shutdown;
 use std::task::{Context, Poll};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 
 /// A connected stream. Implemented for tokio's UNIX and TCP streams; anything else that can do this can be
 /// handed to [`crate::Broker::attach`].
@@ -73,5 +73,6 @@ macro_rules! socket {
     };
 }
 
-socket!(UnixStream, lingers: false);
+#[cfg(unix)]
+socket!(tokio::net::UnixStream, lingers: false);
 socket!(TcpStream, lingers: true);

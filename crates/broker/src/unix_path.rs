@@ -10,8 +10,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-/// The longest path a socket address can hold on Linux, in bytes.
-const PATH_BYTES: usize = 107;
+/// The longest path a socket address can hold, in bytes.
+const PATH_BYTES: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 
 /// Connections the kernel holds until they are accepted.
 const BACKLOG: i32 = 1_024;
@@ -55,8 +55,9 @@ pub(crate) fn bind(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile),
     lock(folder.as_fd()).map_err(failed)?;
     clear(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed)?;
-    // On Linux the file gets the descriptor's mode less the umask; what the umask took is given back before the
-    // socket listens. Changing the umask itself would race with the application's other threads.
+    // On Linux the file gets the descriptor's mode less the umask, elsewhere what the umask leaves; it is given its own
+    // before the socket listens. Changing the umask itself would race with the application's other threads.
+    #[cfg(target_os = "linux")]
     rustix::fs::fchmod(socket.as_fd(), Mode::from_raw_mode(mode)).map_err(|error| failed(error.into()))?;
     socket.bind(&SockAddr::unix(path).map_err(failed)?).map_err(failed)?;
     let file = SocketFile { path: path.to_owned(), identity: identity(path).map_err(failed)? };

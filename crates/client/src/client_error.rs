@@ -11,7 +11,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// Misuse: not an address of a kind this platform has.
+    /// Misuse: not an address.
     #[error("{0:?} is not an address of a broker")]
     Address(String),
     /// Misuse: a name the wire cannot carry. Any other is left to the broker to judge.

@@ -2,7 +2,7 @@
 
 use crate::address::Address;
 use crate::socket::{ReadHalf, WriteHalf};
-use crate::{Client, ClientError, Options, SocketLink, io_tasks, socket};
+use crate::{Client, ClientError, Options, SocketLink, io_tasks, socket, unix};
 use elbus_protocol::client_name::{self, NameError, SECONDARY_MARK};
 use elbus_protocol::handshake::{GREETING, encode_name, take_greeting};
 use elbus_protocol::{ErrorCode, result_from_byte};
@@ -99,14 +99,11 @@ async fn dial(
             login(&mut stream, field, name).await?;
             Ok(socket::split_tcp(stream))
         }
-        #[cfg(unix)]
         Address::Unix(path) => {
-            let mut stream = tokio::net::UnixStream::connect(path).await.map_err(failed)?;
+            let mut stream = unix::connect(path).await.map_err(failed)?;
             login(&mut stream, field, name).await?;
             Ok(socket::split_unix(stream))
         }
-        #[cfg(not(unix))]
-        Address::Unix(_) => Err(ClientError::Address(text.to_owned())),
     }
 }
 

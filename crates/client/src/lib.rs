@@ -36,6 +36,8 @@ mod outbox;
 mod segments;
 mod socket;
 mod socket_link;
+#[cfg_attr(not(unix), path = "no_unix.rs")]
+mod unix;
 
 pub use client_error::ClientError;
 pub use connect::{connect, secondary};

@@ -1,15 +1,13 @@
 //! One type for both kinds of stream, cut into a half that reads and one that writes. Nothing here waits but
 //! for readiness.
 
+use crate::unix;
 use bytes::BufMut;
 use std::io::{self, IoSlice};
 use tokio::net::{TcpStream, tcp};
-#[cfg(unix)]
-use tokio::net::{UnixStream, unix};
 
 #[derive(Debug)]
 pub(crate) enum ReadHalf {
-    #[cfg(unix)]
     Unix(unix::OwnedReadHalf),
     Tcp(tcp::OwnedReadHalf),
 }
@@ -17,7 +15,6 @@ pub(crate) enum ReadHalf {
 /// Dropping it shuts down the sending side, which tells the broker that this client leaves.
 #[derive(Debug)]
 pub(crate) enum WriteHalf {
-    #[cfg(unix)]
     Unix(unix::OwnedWriteHalf),
     Tcp(tcp::OwnedWriteHalf),
 }
@@ -27,8 +24,7 @@ pub(crate) fn split_tcp(stream: TcpStream) -> (ReadHalf, WriteHalf) {
     (ReadHalf::Tcp(read), WriteHalf::Tcp(write))
 }
 
-#[cfg(unix)]
-pub(crate) fn split_unix(stream: UnixStream) -> (ReadHalf, WriteHalf) {
+pub(crate) fn split_unix(stream: unix::UnixStream) -> (ReadHalf, WriteHalf) {
     let (read, write) = stream.into_split();
     (ReadHalf::Unix(read), WriteHalf::Unix(write))
 }
@@ -36,7 +32,6 @@ pub(crate) fn split_unix(stream: UnixStream) -> (ReadHalf, WriteHalf) {
 impl ReadHalf {
     pub(crate) async fn readable(&self) -> io::Result<()> {
         match self {
-            #[cfg(unix)]
             Self::Unix(half) => half.readable().await,
             Self::Tcp(half) => half.readable().await,
         }
@@ -44,7 +39,6 @@ impl ReadHalf {
 
     pub(crate) fn try_read_buf(&self, buffer: &mut impl BufMut) -> io::Result<usize> {
         match self {
-            #[cfg(unix)]
             Self::Unix(half) => half.try_read_buf(buffer),
             Self::Tcp(half) => half.try_read_buf(buffer),
         }
@@ -54,7 +48,6 @@ impl ReadHalf {
 impl WriteHalf {
     pub(crate) async fn writable(&self) -> io::Result<()> {
         match self {
-            #[cfg(unix)]
             Self::Unix(half) => half.writable().await,
             Self::Tcp(half) => half.writable().await,
         }
@@ -62,7 +55,6 @@ impl WriteHalf {
 
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            #[cfg(unix)]
             Self::Unix(half) => half.try_write(bytes),
             Self::Tcp(half) => half.try_write(bytes),
         }
@@ -70,7 +62,6 @@ impl WriteHalf {
 
     pub(crate) fn try_write_vectored(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
-            #[cfg(unix)]
             Self::Unix(half) => half.try_write_vectored(parts),
             Self::Tcp(half) => half.try_write_vectored(parts),
         }

@@ -6,6 +6,7 @@ mod args;
 mod log_line;
 mod log_queue;
 mod logging;
+#[cfg_attr(windows, path = "console_events.rs")]
 mod signals;
 
 use args::Args;
