@@ -577,6 +577,18 @@ test.serial('where nobody listens, connecting says where and why', async (t) => 
   }
 })
 
+test.serial('on Windows the path of a UNIX socket is refused in plain words', async (t) => {
+  const platform = Object.getOwnPropertyDescriptor(process, 'platform')
+  t.teardown(() => Object.defineProperty(process, 'platform', platform as PropertyDescriptor))
+  Object.defineProperty(process, 'platform', { ...platform, value: 'win32' })
+  for (const address of ['unix:/run/bus', '/run/bus', 'bus.sock']) {
+    await rejectsBus(t, () => connect(address, { name: 'me' }), {
+      code: 'ERR_BUS_ADDRESS',
+      says: [address.replace('unix:', ''), 'UNIX sockets are not available on this platform'],
+    })
+  }
+})
+
 test.serial('what is no broker is found out at once', async (t) => {
   const answers: [what: string, bytes: Buffer, end: boolean, code: BusErrorCode][] = [
     ['another protocol', Buffer.from('HTTP/1.1 400 Bad Request\r\n\r\n'), false, 'ERR_BUS_PROTOCOL'],

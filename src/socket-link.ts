@@ -12,7 +12,7 @@ const READ_BYTES = 64 << 10
 const FRAME_BYTES_UNIX = 64 << 20
 const FRAME_BYTES_NETWORK = 16 << 20
 /** Longest path of a UNIX socket, in bytes: a longer one would be cut, and lead to another socket. */
-const PATH_BYTES = 107
+const PATH_BYTES = process.platform === 'linux' ? 107 : 103
 /** How long a closed link waits for the broker to end its side, in milliseconds. */
 const LINGER = 1_000
 
@@ -35,6 +35,13 @@ export function socketAddress(text: string): SocketAddress {
 }
 
 function checkedPath(path: string): string {
+  if (process.platform === 'win32') {
+    const shown = JSON.stringify(path.slice(0, 64))
+    throw new BusError(
+      'ERR_BUS_ADDRESS',
+      `cannot connect to ${shown}: UNIX sockets are not available on this platform`,
+    )
+  }
   const bytes = Buffer.byteLength(path)
   if (bytes <= PATH_BYTES && !path.includes('\0')) return path
   const fault =
