@@ -6,7 +6,8 @@ import { type Client, connect, type Payload } from 'elbus-node'
 import { reasonOf, rejectsBus, throwsBus } from './support/bus-error'
 import { FakeBroker } from './support/fake-broker'
 import { next, take, texts } from './support/messages'
-import { ALL, closing, overEach, SOCKETS, startBus } from './support/transports'
+import { testIf } from './support/skip'
+import { ALL, closing, missing, overEach, SOCKETS, startBus } from './support/transports'
 import { soon, until } from './support/within'
 
 overEach(ALL, 'a message reaches the client of that name alone', async (t, bus) => {
@@ -230,7 +231,7 @@ for (const [transport, limit] of [
   ['unix', 64 << 20],
   ['tcp', 16 << 20],
 ] as const) {
-  test.serial(
+  testIf(missing(transport), { serial: true })(
     `a payload beyond the limit of a frame is refused before it is sent [${transport}]`,
     async (t) => {
       const bus = await startBus(t, transport)
@@ -258,7 +259,7 @@ for (const [transport, limit] of [
 }
 
 for (const transport of SOCKETS) {
-  test.serial(
+  testIf(missing(transport), { serial: true })(
     `a limit of frames that is given holds, and what is below it passes [${transport}]`,
     async (t) => {
       const bus = await startBus(t, transport)
@@ -277,7 +278,7 @@ for (const transport of SOCKETS) {
     },
   )
 
-  test.serial(
+  testIf(missing(transport), { serial: true })(
     `a message beyond the limit of the listener ends the connection and says why [${transport}]`,
     async (t) => {
       const bus = await startBus(t, transport)

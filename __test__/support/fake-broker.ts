@@ -26,13 +26,15 @@ export async function serveRaw(t: ExecutionContext, accept: (socket: net.Socket)
     socket.on('error', () => undefined)
     accept(socket)
   })
-  const path = socketPath(t)
-  await new Promise<void>((resolve) => server.listen(path, resolve))
+  const path = process.platform === 'win32' ? undefined : socketPath(t)
+  await new Promise<void>((resolve) =>
+    path === undefined ? server.listen(0, '127.0.0.1', resolve) : server.listen(path, resolve),
+  )
   t.teardown(async () => {
     for (const socket of sockets) socket.destroy()
     await new Promise((resolve) => server.close(resolve))
   })
-  return `unix:${path}`
+  return path === undefined ? `tcp://127.0.0.1:${(server.address() as net.AddressInfo).port}` : `unix:${path}`
 }
 
 /** Lets one client in and leaves every answer to the test. */

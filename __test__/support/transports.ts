@@ -12,6 +12,11 @@ export type Transport = 'broker.client' | 'inproc' | 'unix' | 'tcp'
 
 /** Those in the process of the broker, where verbs are carried out at once. */
 export const LOCAL: readonly Transport[] = ['broker.client', 'inproc']
+/** Why clients cannot reach a broker so on this platform; `undefined` if they can. For `testIf`. */
+export function missing(transport: Transport): string | undefined {
+  return transport === 'unix' && process.platform === 'win32' ? 'Windows has no UNIX sockets' : undefined
+}
+
 /** Those over a socket. */
 export const SOCKETS: readonly Transport[] = ['unix', 'tcp']
 /** All. */
@@ -74,9 +79,7 @@ export function overEach(
   options?: BrokerOptions,
 ): void {
   for (const transport of transports) {
-    const missing =
-      transport === 'unix' && process.platform === 'win32' ? 'Windows has no UNIX sockets' : undefined
-    testIf(missing, { serial: true })(`${title} [${transport}]`, async (t) =>
+    testIf(missing(transport), { serial: true })(`${title} [${transport}]`, async (t) =>
       body(t, await startBus(t, transport, options)),
     )
   }
