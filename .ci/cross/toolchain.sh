@@ -78,7 +78,8 @@ rust() {
   # shellcheck disable=SC2086
   fetch "$1" $needed rust-web-src
   unpack "$1" "$1/root"
-  rm -rf "$1"/root/usr/share/{doc,man,locale} "$1/apt"
+  # Of the sources the standard library is all that is compiled.
+  rm -rf "$1"/root/usr/share/{doc,man,locale} "$1"/root/usr/src/*/{compiler,src} "$1/apt"
   mkdir -p "$1/bin"
   for tool in rustc cargo; do
     printf '#!/bin/sh\nexec %s --library-path %s --argv0 %s %s %s"$@"\n' \
