@@ -1,4 +1,5 @@
-//! C38 and C39: what is at the path already, who else starts, and who may connect.
+//! C38 and C39: what is at the path already, who else starts, and who may connect. C52: a start where the server cannot
+//! start itself anew, as under an emulator.
 
 use crate::program::{ELBUSD, Folder, Stranger, dose, peer, skip, with_umask};
 use crate::support::raw::{MESSAGE, Raw};
@@ -307,4 +308,69 @@ fn c39_another_user_connects_only_where_the_mode_says_so() {
         }
     }
     println!("C39: another user is denied at 600 and 660, admitted at 666");
+}
+
+/// Variables that take this many bytes in all, none longer than one may be.
+fn padding(bytes: usize) -> Vec<(String, String)> {
+    const LONGEST: usize = 100_000;
+    let lengths = (0..bytes / LONGEST).map(|_| LONGEST).chain([bytes % LONGEST]);
+    lengths.enumerate().map(|(number, length)| (format!("PADDING_{number:03}"), "x".repeat(length))).collect()
+}
+
+/// The environment is as large as the system takes, so that the server cannot start itself anew with one setting more; an
+/// emulator refuses that too. The attempt must leave no trace, least of all in what a broken pipe does.
+#[test]
+fn c52_a_server_that_cannot_start_itself_anew_serves_all_the_same() {
+    const REFUSED: usize = 100;
+    let starts = |bytes: usize| {
+        let mut command = Command::new(ELBUSD);
+        let output = command.arg("--version").envs(padding(bytes)).output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    // No system takes more than 6 MiB.
+    let (mut most, mut too_much) = (0, 7 << 20);
+    assert!(starts(most) && !starts(too_much));
+    while too_much - most > 1 {
+        let middle = usize::midpoint(most, too_much);
+        if starts(middle) { most = middle } else { too_much = middle }
+    }
+    let folder = Folder::new();
+    let path = folder.path("bus.sock");
+    // One word more than was tried, and its place in the list.
+    let longer = "-B".len() + 1 + text(&path).len() + 1 + size_of::<usize>() - ("--version".len() + 1);
+    let mut command = Command::new(ELBUSD);
+    command.arg("-B").arg(&path).envs(padding(most - longer)).stderr(Stdio::piped());
+    let mut server = Running(command.spawn().unwrap());
+    let deadline = Instant::now() + WAIT;
+    while Wire::unix(&path).is_err() {
+        assert!(Instant::now() < deadline && server.0.try_wait().unwrap().is_none());
+        pause(Duration::from_millis(5));
+    }
+    let environment = fs::read(format!("/proc/{}/environ", server.0.id())).unwrap();
+    let environment = String::from_utf8_lossy(&environment).into_owned();
+    assert!(environment.contains("PADDING_000=") && !environment.contains("MIMALLOC_"), "started anew");
+    // Nobody reads its log any more.
+    drop(server.0.stderr.take());
+    let mut refused = 0;
+    for _ in 0..REFUSED {
+        let answer = Wire::unix(&path).and_then(|mut wire| wire.log_in(".broker"));
+        refused += usize::from(answer.is_ok_and(|code| code != 1));
+        assert_eq!(server.0.try_wait().unwrap(), None, "after {refused} refused logins");
+    }
+    assert_eq!(refused, REFUSED);
+    assert_eq!(Wire::unix(&path).unwrap().log_in("client").unwrap(), 1);
+    println!(
+        "C52: not started anew beside {most} bytes of environment, its log a broken pipe: {refused} refusals, served"
+    );
+}
+
+/// Killed when dropped.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

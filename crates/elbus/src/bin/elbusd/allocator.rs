@@ -3,6 +3,12 @@
 //! Built with `--cfg elbus_system_allocator` the program uses the one of its C library instead:
 //! `benchmark/allocators.mjs` measures one against the other.
 
+#[cfg(all(unix, not(elbus_system_allocator)))]
+use std::{
+    convert::Infallible,
+    ffi::{CString, OsString},
+};
+
 /// The system allocator of musl takes three times as long for payloads of 64 KiB; on glibc the two are about level.
 #[cfg(not(elbus_system_allocator))]
 #[global_allocator]
@@ -16,7 +22,7 @@ const LARGEST_KEPT: (&str, &str) = ("MIMALLOC_ARENA_MAX_OBJECT_SIZE", "2048");
 ///
 /// Half-read frames of many MiB that are given up would be kept beside those that come in their place: more than the bound
 /// on both. The setting is read from the environment before `main`, and changing it later takes `unsafe`, so the program
-/// starts itself anew in its own place with it. Where that fails it goes on without.
+/// starts itself anew in its own place with it. Where that fails, as under an emulator, it goes on without.
 pub(crate) fn give_large_memory_back() {
     #[cfg(all(unix, not(elbus_system_allocator)))]
     if let (setting, value) = LARGEST_KEPT
@@ -26,10 +32,24 @@ pub(crate) fn give_large_memory_back() {
         // Not where a loader was told to run it: that is what would be started.
         && std::path::Path::new(&name).file_name() == program.file_name()
     {
-        use std::os::unix::process::CommandExt;
-        let arguments = std::env::args_os().skip(1);
-        let mut command = std::process::Command::new(program);
-        command.arg0(name);
-        let _failed = command.args(arguments).env(setting, value).exec();
+        let _failed = start_anew(program.into_os_string(), setting, value);
     }
+}
+
+/// Replaces this process by `program` with the same arguments and one variable more. Returns only if it fails, and then
+/// nothing has changed: `Command::exec` would leave SIGPIPE as a program is started with it, and the first line to a closed
+/// log would be the end.
+#[cfg(all(unix, not(elbus_system_allocator)))]
+fn start_anew(program: OsString, setting: &str, value: &str) -> Option<Infallible> {
+    use std::os::unix::ffi::OsStringExt;
+    let word = |text: OsString| CString::new(text.into_vec()).ok();
+    let variable = |(mut name, value): (OsString, OsString)| {
+        name.push("=");
+        name.push(value);
+        word(name)
+    };
+    let arguments: Vec<_> = std::env::args_os().map(word).collect::<Option<_>>()?;
+    let variables = std::env::vars_os().chain([(setting.into(), value.into())]);
+    let variables: Vec<_> = variables.map(variable).collect::<Option<_>>()?;
+    nix::unistd::execve(&word(program)?, &arguments, &variables).ok()
 }
