@@ -3,7 +3,7 @@
 use crate::frame::{GREETING, name_field};
 use crate::stall::pause;
 use crate::support;
-use crate::trial::{Plan, Trial, millis, run};
+use crate::trial::{Plan, Trial, millis, run, slower};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
@@ -50,14 +50,14 @@ fn exhaust(trial: &Trial) -> String {
     assert_eq!(attackers.len(), SOCKETS);
     let held = trial.descriptors();
     assert!((150..SOCKETS).contains(&let_in), "{let_in} were let in");
-    assert!(percent <= SHARE_PERCENT, "{percent} % of a core");
+    assert!(percent <= SHARE_PERCENT * u128::from(support::slowness()), "{percent} % of a core");
     assert!(more_lines <= 4, "{more_lines} lines in {lasted:?}");
     assert!(more_trips > 100, "innocent clients made {more_trips} round trips");
     let release = Instant::now();
     drop(attackers);
-    let served = Trial::within(Duration::from_secs(5), || trial.try_login("v.after") == Some(1));
+    let served = Trial::within(slower(Duration::from_secs(5)), || trial.try_login("v.after") == Some(1));
     let release = release.elapsed();
-    assert!(served && release <= Duration::from_secs(1), "a login after {release:?}");
+    assert!(served && release <= slower(Duration::from_secs(1)), "a login after {release:?}");
     format!(
         "{SOCKETS} sockets, {let_in} let in, {held} descriptors taken: {percent} % of a core, {lines} log lines at first and \
          {more_lines} in {:.0} s, login {:.0} ms after the release",

@@ -3,7 +3,7 @@
 use crate::frame::{GREETING, name_field};
 use crate::raw::Raw;
 use crate::stall::pause;
-use crate::trial::{Plan, Trial, dose, mib, millis, optimised, run};
+use crate::trial::{NOTICING, Plan, Trial, dose, mib, millis, optimised, run, slower};
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A whole login may take this long, and what it takes to notice.
-const LOGIN: Duration = Duration::from_millis(5_500);
+/// A whole login may take this long.
+const LOGIN: Duration = Duration::from_secs(5);
 /// Logins in progress at once.
 const PENDING: usize = 64;
 
@@ -26,7 +26,7 @@ fn c05_silent_logins_are_closed_and_cost_little() {
         let (kib, (most, last)) = trial.growth(|| {
             let mut mute: Vec<_> = (0..SOCKETS).map(|_| Raw::connect(&trial.address)).collect();
             let mut most = 0;
-            assert!(Trial::within(Duration::from_secs(1), || {
+            assert!(Trial::within(slower(Duration::from_secs(1)), || {
                 most = trial.more_descriptors();
                 most <= PENDING
             }));
@@ -36,7 +36,7 @@ fn c05_silent_logins_are_closed_and_cost_little() {
             assert_eq!(mute.len(), SOCKETS);
             (most, begin.elapsed())
         });
-        assert!(last >= Duration::from_secs(4) && last <= LOGIN, "{last:?}");
+        assert!(last >= Duration::from_secs(4) && last <= LOGIN + slower(NOTICING), "{last:?}");
         assert!(kib <= GROWTH_KIB, "{kib} KiB");
         format!(
             "{SOCKETS} silent sockets: {most} kept, the last closed after {:.1} s, {}",
@@ -91,7 +91,10 @@ fn c06_a_dripping_login_has_one_deadline() {
             running.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         for ((lasted, sent), millis) in results.iter().zip(INTERVALS_MS) {
-            assert!(*lasted >= Duration::from_secs(4) && *lasted <= LOGIN, "each {millis} ms: {lasted:?}");
+            assert!(
+                *lasted >= Duration::from_secs(4) && *lasted <= LOGIN + slower(NOTICING),
+                "each {millis} ms: {lasted:?}"
+            );
             let expected = usize::try_from(lasted.as_millis()).unwrap() / usize::try_from(millis).unwrap();
             assert!(*sent > expected / 2, "each {millis} ms: {sent} bytes in {lasted:?}");
         }
@@ -118,6 +121,8 @@ fn flood(trial: &Trial, greeting: &[u8], lasting: Duration) -> (usize, usize, Du
     const KEPT: usize = 200;
     /// Of an honest client that logs in.
     const MOST_TRIES: usize = 5;
+    /// Honest logins at the least: a slow server is flooded longer.
+    const LOGINS: usize = 20;
     let running = AtomicBool::new(true);
     let connects = AtomicUsize::new(0);
     let begin = Instant::now();
@@ -139,7 +144,7 @@ fn flood(trial: &Trial, greeting: &[u8], lasting: Duration) -> (usize, usize, Du
             });
         }
         let _stop = Stop(&running);
-        while begin.elapsed() < lasting {
+        while begin.elapsed() < lasting || logins < LOGINS {
             pause(Duration::from_millis(20));
             let start = Instant::now();
             // Who is drawn to give way to a newer one tries again, as programs do.
@@ -162,7 +167,7 @@ fn c07_a_flood_of_silent_connects_keeps_nobody_out() {
     run(&Plan::new("C07"), |trial| {
         let lasting = dose(Duration::from_secs(2), Duration::from_secs(10));
         let (connects, rate, worst, logins, most) = flood(trial, b"", lasting);
-        assert!(connects >= 2_000 && logins >= 20, "{connects} connects, {logins} logins");
+        assert!(connects >= 2_000, "{connects} connects");
         assert!(worst <= optimised(Duration::from_millis(100)), "a login took {worst:?}");
         // Those that are dropped end a moment later.
         assert!(most <= 2 * PENDING, "{most} descriptors");
@@ -178,7 +183,7 @@ fn c07_a_flood_of_half_logins_keeps_nobody_out() {
     run(&Plan::new("C07"), |trial| {
         let lasting = dose(Duration::from_secs(2), Duration::from_secs(10));
         let (connects, rate, worst, logins, most) = flood(trial, &GREETING, lasting);
-        assert!(connects >= 1_000 && logins >= 20, "{connects} connects, {logins} logins");
+        assert!(connects >= 1_000, "{connects} connects");
         assert!(worst <= optimised(Duration::from_millis(100)), "a login took {worst:?}");
         assert!(most <= 2 * PENDING, "{most} descriptors");
         format!(

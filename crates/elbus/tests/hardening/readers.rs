@@ -3,14 +3,14 @@
 use crate::frame::{ACKED, BROADCAST, GREETING, MESSAGE, call, message, name_field, op, publish, subscribe};
 use crate::raw::{Raw, WAIT};
 use crate::stall::pause;
-use crate::trial::{Plan, Trial, dose, mib, millis, run};
+use crate::trial::{NOTICING, Plan, Trial, dose, mib, millis, run, slower};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A stalled client is closed after 5 s, and what it takes to notice.
-const STALLED: Duration = Duration::from_millis(5_500);
+/// A stalled client is closed after this time.
+const STALLED: Duration = Duration::from_secs(5);
 /// A queue, in KiB.
 const QUEUE_KIB: i64 = 16 << 10;
 /// A queue and what goes with it.
@@ -62,7 +62,7 @@ fn stall_reader(trial: &Trial, payload: usize, batch: u32, least_bytes: usize) -
         refused > 0 && accepted > 0 && passed > 0,
         "{accepted} accepted, {refused} refused, {passed} passed"
     );
-    assert!(closed_after <= STALLED, "closed {closed_after:?} after its queue was full");
+    assert!(closed_after <= STALLED + slower(NOTICING), "closed {closed_after:?} after its queue was full");
     // Of the largest frames there is one in the queue of each receiver, as an empty queue takes one of any size, and one
     // under way.
     let allowed = GROWTH_KIB.max(3 * i64::try_from(payload >> 10).unwrap() + 1_024);
@@ -176,7 +176,7 @@ fn c17_unread_acknowledgements_pause_their_client() {
         assert!(sent >= 50_000, "{sent} were taken");
         assert!(sent < total, "not paused");
         let closed = closed.expect("a client that reads nothing is closed");
-        assert!(closed <= STALLED, "{closed:?}");
+        assert!(closed <= STALLED + slower(NOTICING), "{closed:?}");
         assert!(kib <= QUEUE_KIB, "{kib} KiB");
         drop(flooding);
         witness.leave();

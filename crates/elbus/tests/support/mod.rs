@@ -26,6 +26,16 @@ const SHOWN_LINES: usize = 20;
 /// A program that runs instead of our server, to try the tests against another broker.
 pub(crate) const UNDER_TEST: &str = "ELBUSD_UNDER_TEST";
 
+/// How many times longer that program may take: ten under an emulator, one if not said. Only bounds on time are
+/// multiplied. What a server holds, answers and delivers is the same at any pace, and so are deadlines of five seconds:
+/// the clock of an emulated program is the real one.
+const SLOWNESS: &str = "ELBUSD_SLOWNESS";
+
+/// The number that [`SLOWNESS`] gives.
+pub(crate) fn slowness() -> u32 {
+    std::env::var(SLOWNESS).map_or(1, |text| text.parse().unwrap_or_else(|_| panic!("{SLOWNESS}={text}")))
+}
+
 /// The stand-alone server on a UNIX socket of its own; killed when dropped.
 pub(crate) struct Server {
     process: Process,
