@@ -80,7 +80,7 @@ function started(folder) {
 
 const folder = mkdtempSync(path.join(tmpdir(), 'elbus-security-'))
 try {
-  const env = { ELBUSD_UNDER_TEST: started(folder), ELBUSD_SLOWNESS: slowness }
+  const env = { ELBUSD_UNDER_TEST: started(folder), ELBUS_SLOWNESS: slowness }
   const filters = cases.map((id) => `${id}_`)
   const hardening = ['test', '--workspace', '--all-features', '--locked', '--test', 'hardening']
   await count('cargo', [...hardening, '--', '--show-output', ...filters], env)

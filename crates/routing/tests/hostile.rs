@@ -18,6 +18,11 @@ const SLOWER: u32 = if cfg!(debug_assertions) { 30 } else { 1 };
 /// What a look-up may take whatever masks there are, a quarter of what anybody may be delayed.
 const MOST_LOOK_UP: Duration = Duration::from_millis(5);
 
+/// How many times longer anything takes, as told where an emulator runs these tests; see crates/elbus/tests/support.
+fn slowness() -> u32 {
+    env::var("ELBUS_SLOWNESS").map_or(1, |text| text.parse().unwrap())
+}
+
 fn is_long() -> bool {
     env::var_os("ELBUS_LONG").is_some()
 }
@@ -94,7 +99,7 @@ fn c04_what_32_bits_cannot_say_is_refused_before_anybody_gets_it() {
 /// Whatever looks at a name takes about the same for forty dots as for one.
 #[test]
 fn c10_names_with_many_dots_cost_alike() {
-    const MOST: Duration = Duration::from_micros(100);
+    let most = Duration::from_micros(100) * slowness();
     let router = router();
     let mut source = Peer::join(&router, "source", Make::default());
     let mut slowest = (Duration::ZERO, 0);
@@ -113,7 +118,7 @@ fn c10_names_with_many_dots_cost_alike() {
                 assert_eq!(source.ask(&router, OpBody::Broadcast { mask, payload: b"" }), Ok(()));
             }
         });
-        assert!(time < MOST, "{dots} dots took {time:?}");
+        assert!(time < most, "{dots} dots took {time:?}");
         slowest = slowest.max((time, dots));
         if let Some(registered) = registered {
             assert_eq!(registered.take().len(), 20 * 4);
@@ -123,7 +128,7 @@ fn c10_names_with_many_dots_cost_alike() {
                 assert!(router.forget(&registered.entry));
                 assert!(router.register(&registered.entry, false).is_ok());
             });
-            assert!(time < MOST, "{dots} dots: {time:?} to register");
+            assert!(time < most, "{dots} dots: {time:?} to register");
             slowest = slowest.max((time, dots));
             assert!(router.unregister(&registered.entry).is_some());
         }

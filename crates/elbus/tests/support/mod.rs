@@ -29,7 +29,7 @@ pub(crate) const UNDER_TEST: &str = "ELBUSD_UNDER_TEST";
 /// How many times longer that program may take: ten under an emulator, one if not said. Only bounds on time are
 /// multiplied. What a server holds, answers and delivers is the same at any pace, and so are deadlines of five seconds:
 /// the clock of an emulated program is the real one.
-const SLOWNESS: &str = "ELBUSD_SLOWNESS";
+const SLOWNESS: &str = "ELBUS_SLOWNESS";
 
 /// The number that [`SLOWNESS`] gives.
 pub(crate) fn slowness() -> u32 {
