@@ -4,7 +4,8 @@
 //! `crates/broker/tests/limits.rs`.
 //!
 //! `ELBUS_LONG` makes the doses those of the catalogue. `ELBUSD_UNDER_TEST` names another broker to try; a case
-//! that ends it fails and the next one starts a new process. `cargo test -p elbusd --features server,rpc --test
+//! that ends it fails and the next one starts a new process. `ELBUS_SLOWNESS` says how many times slower it may be;
+//! `.ci/cross/security.mjs` sets both. `cargo test -p elbusd --features server,rpc --test
 //! hardening -- --nocapture` shows the line of figures that each case prints.
 #![cfg(test)]
 #![cfg(all(feature = "server", feature = "rpc", target_os = "linux"))]
