@@ -5,6 +5,7 @@ use crate::connections::Connections;
 use crate::events::{Events, Hook};
 use crate::housekeeper::{self, Clock};
 use crate::listener::{self, ActiveListener, Entrance};
+use crate::reclaim::worker_rests;
 use crate::{
     BrokerError, BrokerEvent, BrokerOptions, Listener, LocalClient, LocalSession, Socket, local_client,
     system,
@@ -344,6 +345,7 @@ impl BrokerBuilder {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(options.workers.max(1))
                 .thread_name("elbus-broker")
+                .on_thread_park(worker_rests)
                 .enable_all()
                 .build()
                 .map_err(BrokerError::Runtime)?;

@@ -6,6 +6,7 @@
 
 use crate::broker::Inner;
 use crate::connection::EndReason;
+use crate::reclaim::Reclaim;
 use elbus_protocol::PING;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -54,6 +55,7 @@ impl Clock {
 pub(crate) async fn run(broker: Weak<Inner>) {
     let mut last = Instant::now();
     let mut counted = Duration::ZERO;
+    let mut reclaim = Reclaim::default();
     loop {
         let Some(period) = broker.upgrade().map(|broker| period(broker.shortest_timeout())) else { return };
         let mut ticks = interval(period);
@@ -71,6 +73,7 @@ pub(crate) async fn run(broker: Weak<Inner>) {
             broker.events.walk(&broker.router, broker.clock.now_ms());
             if broker.options.asks_allocator {
                 ask_allocator();
+                reclaim.walk(&broker.runtime);
             }
         }
     }

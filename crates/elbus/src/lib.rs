@@ -22,7 +22,7 @@ pub use bytes::Bytes;
 pub use elbus_broker::CoreRpc;
 pub use elbus_broker::{
     BindAddress, BindAddressError, Broker, BrokerBuilder, BrokerError, BrokerEvent, BrokerInfo,
-    BrokerOptions, BrokerStats, Listener, LocalClient, LocalLink, Operation, Socket,
+    BrokerOptions, BrokerStats, Listener, LocalClient, LocalLink, Operation, Socket, worker_rests,
 };
 pub use elbus_client::{Client, ClientError, Options, SocketLink, connect, secondary};
 pub use elbus_protocol::{ErrorCode, EventKind, QoS, RpcCode};

@@ -32,6 +32,7 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(args.workers.into())
         .thread_name("elbusd")
+        .on_thread_park(elbus::worker_rests)
         .enable_all()
         .build();
     let result = match runtime {
