@@ -1,17 +1,12 @@
 // Which package holds the addon for this platform, and why the addon could not be had, in one sentence.
 
-import { readFileSync } from 'node:fs'
-import path from 'node:path'
-
 interface Manifest {
   name: string
   version: string
 }
 
-/** package.json of this package; read once, when the addon is loaded. */
-export const { name, version } = JSON.parse(
-  readFileSync(path.join(__dirname, '..', 'package.json'), 'utf8'),
-) as Manifest
+/** package.json of this package. */
+export const { name, version } = require('../package.json') as Manifest
 
 /** Each has a folder under npm/. ARM of 32 bits is ARMv7 with hardware floating point. */
 const PLATFORMS = [

@@ -4,11 +4,10 @@ import path from 'node:path'
 import process from 'node:process'
 import { cross, must, root, run, toolchain } from './environment.mjs'
 
-/** What a user writes: the tour, and the checks of smoke.mjs. */
+/** What a user writes: the tour, and the checks of smoke.mjs and threads.mjs. */
 const PROGRAMS = [
   ...['tour.js', 'tour-client.js', 'tour-participant.js'].map((name) => path.join('dist-examples', name)),
-  path.join('.ci', 'cross', 'smoke.mjs'),
-  path.join('.ci', 'cross', 'emulated.cjs'),
+  ...['smoke.mjs', 'threads.mjs', 'emulated.cjs'].map((name) => path.join('.ci', 'cross', name)),
 ]
 /** Emulated it takes ten times as long. */
 const TIMEOUT_MS = 240_000

@@ -1,4 +1,5 @@
-// The checks of an installed package, counted: what npm brought, smoke.mjs as it is and with --secure-heap, the tour.
+// The checks of an installed package, counted: what npm brought, smoke.mjs as it is and with --secure-heap, threads.mjs,
+// the tour.
 
 const SECURE_HEAP = ['--secure-heap=65536', '--secure-heap-min=2']
 
@@ -24,6 +25,7 @@ export class Trial {
     const before = { passed: this.passed, failed: this.failed }
     await this.#count(`${title}, smoke`, installation.run(['./smoke.mjs']))
     await this.#count(`${title}, --secure-heap`, installation.run(['./smoke.mjs'], { flags: SECURE_HEAP }))
+    await this.#count(`${title}, threads`, installation.run(['./threads.mjs']))
     await this.#tour(`${title}, tour`, installation.run(['./tour.js', '--once']))
     return { passed: this.passed - before.passed, failed: this.failed - before.failed }
   }

@@ -171,6 +171,7 @@ function loadInto(context: object): typeof import('elbus-node') {
     const module = { exports: {} }
     loaded.set(file, module)
     const outer = createRequire(file)
+    if (file.endsWith('.json')) return outer(file)
     const inner = (name: string): unknown => (name.startsWith('.') ? load(outer.resolve(name)) : outer(name))
     const parameters = ['module', 'exports', 'require']
     const body = compileFunction(readFileSync(file, 'utf8'), parameters, {
