@@ -15,6 +15,7 @@ const STATED = {
   '.github/CONTRIBUTING.md': /Rust (\d+\.\d+) with rustfmt/,
   '.ci/prerequisites.mjs': /const RUST = '(\d+\.\d+)'/,
   'crates/elbus/README.md': /Rust (\d+\.\d+) or later/,
+  '.github/workflows/ci.yml': /cargo \+(\d+\.\d+) check/,
 }
 
 let passed = 0

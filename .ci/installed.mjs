@@ -3,12 +3,12 @@
 import { existsSync, readdirSync } from 'node:fs'
 import path from 'node:path'
 import process from 'node:process'
-import { cross, root } from './cross/environment.mjs'
+import { cross } from './cross/environment.mjs'
 import { Installation } from './cross/programs.mjs'
 import { msgpack, startRegistry } from './cross/registry.mjs'
 import { Trial } from './cross/trial.mjs'
 import { pack } from './pack.mjs'
-import { fail } from './prerequisites.mjs'
+import { fail, root } from './prerequisites.mjs'
 
 const addons = path.join(root, 'npm')
 const [addon, another] = existsSync(addons)

@@ -18,28 +18,36 @@ import path from 'node:path'
 import process from 'node:process'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
-import { parseTriple } from '@napi-rs/cli'
 import { must } from './cross/environment.mjs'
 import { fail, root } from './prerequisites.mjs'
 
 const read = (file) => JSON.parse(readFileSync(file, 'utf8'))
 const write = (file, value) => writeFileSync(file, `${JSON.stringify(value, null, 2)}\n`)
 
-/** The paths of the tarballs, `env` being for cargo; the package's own last, so that all it depends on is there when it is published. */
-export async function pack({ addons, out, partial = false, tag, env }) {
-  const stage = path.join(root, '.cache', 'stage')
-  for (const folder of [stage, out]) {
-    rmSync(folder, { recursive: true, force: true })
-    mkdirSync(folder, { recursive: true })
-  }
+/** The folders of npm/, one for each platform. */
+export function platformFolders() {
+  const entries = readdirSync(path.join(root, 'npm'), { withFileTypes: true })
+  return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name)
+}
+
+/**
+ * The paths of the tarballs, that of the package itself last, so that all it depends on is there when it is published.
+ * `env` is for cargo. Other tarballs in `out` are removed.
+ */
+export async function pack({ addons, out: where, partial = false, tag, env }) {
+  // Here, because what calls this may have to install it first.
+  const { parseTriple } = await import('@napi-rs/cli')
+  const out = path.resolve(where)
   const found = files(addons)
-  const folders = readdirSync(path.join(root, 'npm'), { withFileTypes: true })
-    .filter((entry) => entry.isDirectory())
-    .map(({ name }) => name)
-  const wanted = folders.filter((name) => !partial || found.has(addonOf(name)))
+  const wanted = platformFolders().filter((name) => !partial || found.has(addonOf(name)))
   const missing = wanted.filter((name) => !found.has(addonOf(name)))
   if (missing.length > 0) throw new Error(`there is no ${missing.map(addonOf).join(', no ')} in ${addons}`)
   if (wanted.length === 0) throw new Error(`there is no addon in ${addons}`)
+
+  const stage = path.join(root, '.cache', 'stage')
+  rmSync(stage, { recursive: true, force: true })
+  for (const folder of [stage, out]) mkdirSync(folder, { recursive: true })
+  for (const old of readdirSync(out).filter((file) => file.endsWith('.tgz'))) rmSync(path.join(out, old))
 
   const manifest = read(path.join(root, 'package.json'))
   const { name, version } = manifest
@@ -63,6 +71,8 @@ export async function pack({ addons, out, partial = false, tag, env }) {
     copyFileSync(found.get(addonOf(folder)), path.join(place, addonOf(folder)))
     const own = read(path.join(place, 'package.json'))
     if (own.version !== version) throw new Error(`${own.name} is ${own.version} and ${name} ${version}`)
+    // The registry compares it with where the provenance says it was built.
+    write(path.join(place, 'package.json'), { ...own, repository: manifest.repository })
   }
 
   // Its targets say which packages become optional dependencies.
@@ -87,7 +97,7 @@ const addonOf = (folder) => `elbus-node.${folder}.node`
 function files(folder) {
   const entries = existsSync(folder) ? readdirSync(folder, { recursive: true, withFileTypes: true }) : []
   const addons = entries.filter((entry) => entry.isFile() && entry.name.endsWith('.node'))
-  return new Map(addons.map(({ name, parentPath, path: old }) => [name, path.join(parentPath ?? old, name)]))
+  return new Map(addons.map(({ name, parentPath }) => [name, path.join(parentPath, name)]))
 }
 
 async function tarball(place, out) {

@@ -20,8 +20,8 @@ export function fail(line) {
   process.exit(1)
 }
 
-/** Runs a command without showing it. */
-function ask(command, args, options = {}) {
+/** Runs a command at the root without showing it. */
+export function ask(command, args, options = {}) {
   const { error, status, stdout, stderr } = spawnSync(command, args, {
     cwd: root,
     encoding: 'utf8',

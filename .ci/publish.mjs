@@ -5,15 +5,11 @@ import { spawnSync } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import process from 'node:process'
-import { fail, root } from './prerequisites.mjs'
+import { platformFolders } from './pack.mjs'
+import { ask, fail, root } from './prerequisites.mjs'
 
 const [folder] = process.argv.slice(2)
 if (folder === undefined) fail('usage: node .ci/publish.mjs FOLDER')
-
-function ask(command, args) {
-  const { status, stdout, stderr } = spawnSync(command, args, { cwd: root, encoding: 'utf8' })
-  return { ok: status === 0, stdout: stdout ?? '', stderr: stderr ?? '' }
-}
 
 const tarballs = readdirSync(folder)
   .filter((name) => name.endsWith('.tgz'))
@@ -25,9 +21,7 @@ const tarballs = readdirSync(folder)
   })
 
 const { name, version } = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8'))
-const platforms = readdirSync(path.join(root, 'npm'), { withFileTypes: true })
-  .filter((entry) => entry.isDirectory())
-  .map((entry) => `${name}-${entry.name}`)
+const platforms = platformFolders().map((platform) => `${name}-${platform}`)
 // The package itself last: who installs it is to find what it depends on.
 const order = [...platforms, name]
 const packages = order.map((wanted) => {

@@ -134,6 +134,31 @@ test('with one that cannot be loaded, the reason is given', async (t) => {
   t.false(message.includes('\n'))
 })
 
+test('where the system’s C library is too old, that is said instead of installing again', async (t) => {
+  const { folder, load } = packageCopy(t)
+  const says = "/lib/libc.so.6: version `GLIBC_2.99' not found"
+  writeFileSync(path.join(folder, 'npm', 'binding.js'), `throw new Error(${JSON.stringify(says)})`)
+  const { message } = await load()
+  t.is(
+    message,
+    `the binary in elbus-node-${here} cannot be loaded (${says}): the C library of this system is older than it needs`,
+  )
+})
+
+test('where the loader looks for that of another C library, the one that is installed is named', async (t) => {
+  const { folder, load } = packageCopy(t)
+  addPlatformPackage(folder, { copyOf: builtAddon() })
+  writeFileSync(
+    path.join(folder, 'npm', 'binding.js'),
+    "throw new Error('not found', { cause: new Error(\"Cannot find module 'elbus-node-other'\") })",
+  )
+  const { message = '' } = await load()
+  t.true(
+    message.startsWith(`elbus-node-${here} is installed and the binary in it is not looked for: `),
+    message,
+  )
+})
+
 test('with one of another version, both are named', async (t) => {
   const { folder, load } = packageCopy(t)
   addPlatformPackage(folder, { copyOf: builtAddon() })

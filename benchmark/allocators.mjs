@@ -2,8 +2,7 @@
 // library, on glibc and on musl: CPU and memory under the loads of crates/loadtest, in turns.
 //
 //   LIBC/ALLOCATOR=FILE   programs to measure; without any the two for glibc are built
-//   --musl WORDS          builds those for musl too; WORDS take the place of `cargo build`, as in
-//                         --musl 'cargo zigbuild -Zbuild-std=std,panic_unwind'; RUSTFLAGS are for these alone
+//   --musl                builds static ones for musl too, as npm run build:cross does, on x64 Debian
 //   --rounds N            times each is measured (5)
 //   --duration S          seconds of a measured phase (1)
 //   --loads A,B           only loads whose names contain one of these
@@ -17,11 +16,13 @@ import path from 'node:path'
 import process from 'node:process'
 import { setTimeout as delay } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
-import { fail, target } from '../.ci/prerequisites.mjs'
+import { buildServer } from '../.ci/cross/build.mjs'
+import { must, toolchain } from '../.ci/cross/environment.mjs'
+import { TARGETS } from '../.ci/cross/targets.mjs'
+import { fail, root, target } from '../.ci/prerequisites.mjs'
 import { summary } from './statistics.mjs'
 import { run } from './wire.mjs'
 
-const MUSL = 'x86_64-unknown-linux-musl'
 /** As all brokers of the wire part are started. */
 const OPTIONS = ['-w', '2', '-t', '5', '--queue-size', '8192']
 /** How long after a load memory is looked at: clients are gone by then. */
@@ -44,7 +45,7 @@ function options() {
     const { values, positionals } = parseArgs({
       allowPositionals: true,
       options: {
-        musl: { type: 'string' },
+        musl: { type: 'boolean' },
         rounds: { type: 'string', default: '5' },
         duration: { type: 'string', default: '1' },
         loads: { type: 'string', default: '' },
@@ -57,33 +58,42 @@ function options() {
   }
 }
 
-/** Builds elbusd with both allocators; label → file. */
-function build(libc, command, triple) {
+/** Builds elbusd with both allocators for the C library of this machine; label → file. */
+function buildHere() {
   const made = {}
   for (const allocator of ['mimalloc', 'system']) {
     const isSystem = allocator === 'system'
-    const [program, ...words] = command.split(' ')
     const what = ['--release', '--locked', '-p', 'elbusd', '--features', 'server,rpc', '--bin', 'elbusd']
-    const flags = [triple && process.env.RUSTFLAGS, isSystem && '--cfg elbus_system_allocator'].filter(
-      Boolean,
-    )
     // A folder of its own: other flags would have everything built anew each time.
     const folder = isSystem ? path.join(target, 'system-allocator') : target
-    const env = { ...process.env, CARGO_TARGET_DIR: folder, RUSTFLAGS: flags.join(' ') }
-    run(program, [...words, ...what, ...(triple ? ['--target', triple] : [])], env)
-    made[`${libc}/${allocator}`] = path.join(folder, triple ?? '', 'release', 'elbusd')
+    const flags = isSystem ? '--cfg elbus_system_allocator' : ''
+    run('cargo', ['build', ...what], { ...process.env, CARGO_TARGET_DIR: folder, RUSTFLAGS: flags })
+    made[`glibc/${allocator}`] = path.join(folder, 'release', 'elbusd')
   }
   return made
 }
 
-function contestants({ programs, musl }) {
+/** The same for musl, static, with the compiler of `npm run build:cross`. */
+async function buildForMusl() {
+  const musl = TARGETS.find(({ folder }) => folder === 'linux-x64-musl')
+  try {
+    await must('bash', [path.join(root, '.ci', 'cross', 'toolchain.sh'), toolchain])
+    return {
+      'musl/mimalloc': await buildServer(musl),
+      'musl/system': await buildServer(musl, { systemAllocator: true }),
+    }
+  } catch (error) {
+    return fail(error.message)
+  }
+}
+
+async function contestants({ programs, musl }) {
   const named = Object.fromEntries(
     programs.map(
       (text) => text.match(/^(\w+\/\w+)=(.+)$/)?.slice(1) ?? fail(`${text} is not LIBC/ALLOCATOR=FILE`),
     ),
   )
-  const built = programs.length > 0 ? {} : build('glibc', 'cargo build')
-  return { ...named, ...built, ...(musl && build('musl', musl, MUSL)) }
+  return { ...named, ...(programs.length === 0 && buildHere()), ...(musl && (await buildForMusl())) }
 }
 
 async function accepts(socket) {
@@ -180,7 +190,7 @@ function ratioLabels(labels) {
 }
 
 const { rounds, duration, loads, json, ...rest } = options()
-const programs = contestants(rest)
+const programs = await contestants(rest)
 run('cargo', ['build', '--release', '--locked', '-p', 'elbus-loadtest'], { ...process.env, RUSTFLAGS: '' })
 const labels = Object.keys(programs)
 const samples = {}

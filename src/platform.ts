@@ -26,8 +26,11 @@ function platform(): string {
   if (platform === 'win32') return `${platform}-${arch}-msvc`
   if (platform !== 'linux') return `${platform}-${arch}`
   // Node.js names the version of glibc where it runs with it. Addresses of the network take long to look up.
-  Object.assign(process.report, { excludeNetwork: true })
-  const { header } = process.report.getReport() as { header: { glibcVersionRuntime?: string } }
+  const report = process.report as typeof process.report & { excludeNetwork?: boolean }
+  const { excludeNetwork } = report
+  report.excludeNetwork = true
+  const { header } = report.getReport() as { header: { glibcVersionRuntime?: string } }
+  if (excludeNetwork !== undefined) report.excludeNetwork = excludeNetwork
   const libc = header.glibcVersionRuntime === undefined ? 'musl' : 'gnu'
   return `${platform}-${arch}-${libc}${arch === 'arm' ? 'eabihf' : ''}`
 }
@@ -47,9 +50,23 @@ export function loadFailure(error: unknown): string {
     return `${name} has no binary for ${platform()}: there is one for ${PLATFORMS.join(', ')}`
   }
   const reason = unloadable(error)
-  return reason === undefined
-    ? `${wanted} is not installed, the package with the binary of ${name} for this platform: ${AGAIN}`
-    : `the binary in ${wanted} cannot be loaded (${reason}): ${AGAIN}`
+  if (reason !== undefined) {
+    const remedy = reason.includes('GLIBC_') ? 'the C library of this system is older than it needs' : AGAIN
+    return `the binary in ${wanted} cannot be loaded (${reason}): ${remedy}`
+  }
+  if (isInstalled(wanted)) {
+    return `${wanted} is installed and the binary in it is not looked for: this Node.js is for another C library than the system’s`
+  }
+  return `${wanted} is not installed, the package with the binary of ${name} for this platform: ${AGAIN}`
+}
+
+function isInstalled(wanted: string): boolean {
+  try {
+    require.resolve(wanted)
+    return true
+  } catch {
+    return false
+  }
 }
 
 /** Why an addon of another version is not taken. */

@@ -3,7 +3,7 @@ import { readFileSync, statSync } from 'node:fs'
 import path from 'node:path'
 import { must } from './environment.mjs'
 
-/** The promise of `goals`: an addon takes no more than this on disk. */
+/** An addon takes no more than this on disk. */
 export const MAX_ADDON = 3 << 20
 
 const MACHINES = { x64: 'X86-64', arm64: 'AArch64', arm: 'ARM' }
@@ -55,7 +55,7 @@ export async function inspectAddon(file, { cpu, glibc }) {
 
   const versions = asked.flatMap((name) => name.match(/@GLIBC_([\d.]+)/)?.[1] ?? [])
   const floor =
-    glibc && versions.reduce((oldest, version) => (isNewer(version, oldest) ? version : oldest), '2.0')
+    glibc && versions.reduce((newest, version) => (isNewer(version, newest) ? version : newest), '2.0')
   if (glibc)
     demand(versions.length > 0 && !isNewer(floor, glibc), `it needs glibc ${floor}, promised is ${glibc}`)
   else demand(versions.length === 0, 'it asks for symbols of glibc')

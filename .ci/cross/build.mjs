@@ -15,6 +15,8 @@ export const env = {
   CARGO_ZIGBUILD_ZIG_PATH: path.join(toolchain, 'zig', 'venv', 'bin', 'python-zig'),
   CARGO_TARGET_DIR: target,
   CARGO_INCREMENTAL: '0',
+  // mimalloc tells threads apart by this pointer, which on ARM it would take from a place that glibc moves.
+  CFLAGS_armv7_unknown_linux_gnueabihf: '-DMI_USE_BUILTIN_THREAD_POINTER=1',
   // `-Z` of a stable compiler; the features of the language stay as they are.
   RUSTC_BOOTSTRAP: '1',
   RUSTFLAGS: '',

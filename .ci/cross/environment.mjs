@@ -4,12 +4,28 @@ import path from 'node:path'
 import process from 'node:process'
 import { root } from '../prerequisites.mjs'
 
-export { root }
 /** Everything that is made, and kept from one run to the next. */
 export const cross = path.join(root, '.cache', 'cross')
 export const toolchain = path.join(cross, 'toolchain')
 /** The `.node` files and servers, as built. */
 export const artefacts = path.join(cross, 'artefacts')
+
+/** What runs now. Each is in a group of its own, so that what it started ends with it, and so has to be ended here. */
+const running = new Set()
+for (const signal of ['SIGINT', 'SIGTERM']) {
+  process.on(signal, () => {
+    for (const child of running) kill(child)
+    process.exit(1)
+  })
+}
+
+function kill(child) {
+  try {
+    process.kill(-child.pid, 'SIGKILL')
+  } catch {
+    // It has ended.
+  }
+}
 
 /**
  * Runs a program to its end. Resolves with its status and what it printed, both outputs in one; each line also goes to
@@ -21,9 +37,9 @@ export function run(command, args, { cwd = root, env = {}, onLine, timeout } = {
       cwd,
       env: { ...process.env, ...env },
       stdio: ['ignore', 'pipe', 'inherit'],
-      // In a group of its own, so that what it started ends with it.
       detached: true,
     })
+    running.add(child)
     let output = ''
     let rest = ''
     child.stdout.setEncoding('utf8').on('data', (text) => {
@@ -32,9 +48,10 @@ export function run(command, args, { cwd = root, env = {}, onLine, timeout } = {
       rest = lines.pop()
       if (onLine) for (const line of lines) onLine(line)
     })
-    const timer = timeout && setTimeout(() => process.kill(-child.pid, 'SIGKILL'), timeout)
+    const timer = timeout && setTimeout(() => kill(child), timeout)
     child.on('close', (status, signal) => {
       clearTimeout(timer)
+      running.delete(child)
       resolve({ ok: status === 0, status: status ?? signal, output })
     })
   })

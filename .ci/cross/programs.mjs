@@ -1,8 +1,10 @@
 // A user's program on each platform: an empty folder, `npm install elbus-node`, and Node.js of that platform.
 import { copyFileSync, cpSync, linkSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import path from 'node:path'
 import process from 'node:process'
-import { cross, must, root, run, toolchain } from './environment.mjs'
+import { root } from '../prerequisites.mjs'
+import { cross, must, run, toolchain } from './environment.mjs'
 
 /** What a user writes: the tour, and the checks of smoke.mjs and threads.mjs. */
 const PROGRAMS = [
@@ -11,6 +13,11 @@ const PROGRAMS = [
 ]
 /** Emulated it takes ten times as long. */
 const TIMEOUT_MS = 240_000
+
+/** What lets unshare work without being root: being root of the namespace. */
+export function rights() {
+  return process.getuid() === 0 ? [] : ['--map-root-user']
+}
 
 /** A folder with the package installed for a target, and how its programs are run there; `native` is what runs this. */
 export class Installation {
@@ -47,12 +54,17 @@ export class Installation {
     return names.filter((name) => !name.startsWith('.')).sort()
   }
 
+  /** The package as a program of this machine loads it. */
+  package() {
+    return createRequire(path.join(this.#app, 'package.json'))('elbus-node')
+  }
+
   /** The version of a Node.js, which from now on runs the programs. */
   async use(node) {
     this.#node = node
     if (this.#isMusl) this.#makeRoot(node)
     const { ok, output } = await this.run(['--version'])
-    if (!ok) throw new Error(`${node} does not run here: ${output.trim()}`)
+    if (!ok) throw new Error(`${node ?? process.execPath} does not run here: ${output.trim()}`)
     return output.trim().replace(/^v/, '')
   }
 
@@ -72,21 +84,22 @@ export class Installation {
       ...args.map((arg) => (arg.startsWith('./') ? `${inside}/${arg.slice(2)}` : arg)),
     ]
     const env = {
-      ELBUS_NO_PYTHON: 'it is another platform than this one',
+      // Its client is a file of the repository.
+      ELBUS_PYTHON: undefined,
+      ELBUS_NO_PYTHON: 'the published package is alone here',
       TMPDIR: '/tmp',
       // A file of this machine.
       NODE_EXTRA_CA_CERTS: undefined,
       ...(emulator.length > 0 && {
         ELBUS_EMULATOR: JSON.stringify(emulator),
-        NODE_OPTIONS: `--require ${inside}/emulated.cjs`,
+        NODE_OPTIONS: `--require "${inside}/emulated.cjs"`,
       }),
     }
     const options = { env, onLine, cwd: this.#app, timeout: TIMEOUT_MS }
     if (!this.#isMusl) return run(command[0], command.slice(1), options)
-    // Names of its own for files alone: /dev and /proc as they are. Without rights, as root of a namespace.
-    const rights = process.getuid() === 0 ? [] : ['--map-root-user']
+    // Names of its own for files alone: /dev and /proc as they are.
     const enter = 'for d in dev proc; do mount --rbind /$d "$0/$d"; done; exec chroot "$0" "$@"'
-    return run('unshare', [...rights, '--mount', 'sh', '-c', enter, this.#place, ...command], options)
+    return run('unshare', [...rights(), '--mount', 'sh', '-c', enter, this.#place, ...command], options)
   }
 
   get #isMusl() {

@@ -4,7 +4,8 @@ import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import path from 'node:path'
-import { must, root } from './environment.mjs'
+import { root } from '../prerequisites.mjs'
+import { must } from './environment.mjs'
 
 /** Serves these tarballs; `{ url, close }`. */
 export async function startRegistry(tarballs) {

@@ -11,12 +11,12 @@ import path from 'node:path'
 import process from 'node:process'
 import { parseArgs } from 'node:util'
 import { pack } from '../pack.mjs'
-import { fail, prepareNpm } from '../prerequisites.mjs'
+import { fail, prepareNpm, root } from '../prerequisites.mjs'
 import { inspectAddon, inspectServer } from './artefact.mjs'
 import { buildAddon, buildServer, env } from './build.mjs'
-import { artefacts, cross, must, root, toolchain } from './environment.mjs'
+import { artefacts, cross, must, toolchain } from './environment.mjs'
 import { prepareNode } from './nodes.mjs'
-import { Installation } from './programs.mjs'
+import { Installation, rights } from './programs.mjs'
 import { msgpack, startRegistry } from './registry.mjs'
 import { tryServer } from './servers.mjs'
 import { TARGETS } from './targets.mjs'
@@ -78,6 +78,9 @@ try {
   const downloads = Promise.all(nodes)
   downloads.catch(() => undefined)
 
+  // What is left of files that are gone would be packed.
+  for (const folder of ['dist', 'dist-examples'])
+    rmSync(path.join(root, folder), { recursive: true, force: true })
   for (const name of ['build:ts', 'build:examples']) await must('npm', ['run', '--silent', name])
   rmSync(artefacts, { recursive: true, force: true })
   const rows = new Map()
@@ -107,8 +110,11 @@ try {
     } finally {
       registry.close()
     }
+    const here = targets.find(({ folder }) => folder === 'linux-x64-gnu')
+    const client = here && new Installation(here).package()
+    if (servers.length > 0 && !here) console.log('skipped: no client uses the servers without linux-x64-gnu')
     for (const server of servers) {
-      const { startMs, problems } = await tryServer(server.file, server.target)
+      const { startMs, problems } = await tryServer(server.file, server.target, client)
       trial.check(problems.length === 0, problems.join('; '))
       server.startMs = startMs
     }
@@ -148,11 +154,16 @@ function requireTools() {
     [['apt-get', '--version'], debian],
     [['python3', '-c', 'import ensurepip, venv'], 'apt-get install python3-venv'],
     [['readelf', '--version'], 'apt-get install binutils'],
-    [['unshare', '--version'], 'apt-get install util-linux'],
+    [['cc', '--version'], 'apt-get install gcc libc6-dev'],
   ]
   if (process.arch !== 'x64') throw new Error(`this runs on x64, not on ${process.arch}`)
   for (const [[command, ...args], remedy] of tools) {
     if (spawnSync(command, args).status !== 0) throw new Error(`${command} is missing: ${remedy}`)
+  }
+  if (!buildOnly && spawnSync('unshare', [...rights(), '--mount', 'true']).status !== 0) {
+    throw new Error(
+      'programs for musl need a namespace of their own, which unshare cannot make: root, or --build-only',
+    )
   }
 }
 

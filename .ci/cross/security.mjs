@@ -33,6 +33,9 @@ function options() {
     })
     const [server, ...programs] = positionals.map((file) => path.resolve(file))
     const cases = values.only?.split(',') ?? CASES
+    if (server === undefined && values.emulator) throw new Error('--emulator is for a server that is named')
+    if (values.slowness !== undefined && !/^[1-9]\d*$/.test(values.slowness))
+      throw new Error(`--slowness is a whole number, not ${values.slowness}`)
     const unknown = cases.filter((id) => !CASES.includes(id))
     if (unknown.length > 0) throw new Error(`no case ${unknown.join(', ')}: there are c01 to c20`)
     const servers = server === undefined ? built() : [{ server, programs, emulator: values.emulator }]
@@ -75,7 +78,10 @@ async function count(ran, command, args, env = {}) {
     if (take(line)) console.log(line)
   }
   // A compiler or a program that failed without a test that says so.
-  if ((await ended) !== 0 && tally.failed === before) tally.failed += 1
+  if ((await ended) !== 0 && tally.failed === before) {
+    tally.failed += 1
+    tally.name(`${path.basename(command)} ${args.slice(0, 2).join(' ')}`)
+  }
 }
 
 /** A program that becomes the server: signals and /proc/PID are those of the one that was started. */

@@ -2,16 +2,20 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
-import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { createInterface } from 'node:readline'
-import { root, toolchain } from './environment.mjs'
+import { toolchain } from './environment.mjs'
 
 const ROUNDS = 9
+/** How long a server may take for anything, emulated on a busy machine. */
+const LONG_MS = 60_000
 
-/** `{ startMs, problems }`: the median time from its start until it listens, and what did not work. */
-export async function tryServer(file, { emulator }) {
+/**
+ * `{ startMs, problems }`: the median time from its start until it listens, and what did not work. `client` is the package
+ * for this machine, if it is there.
+ */
+export async function tryServer(file, { emulator }, client) {
   const command = emulator ? [path.join(toolchain, 'emulators', 'bin', emulator), file] : [file]
   const times = []
   const problems = []
@@ -23,15 +27,17 @@ export async function tryServer(file, { emulator }) {
       stdio: ['ignore', 'pipe', 'pipe'],
     })
     const ended = once(child, 'exit')
+    const timer = setTimeout(() => child.kill('SIGKILL'), LONG_MS)
     try {
       await listening(child, ended)
       times.push(performance.now() - start)
-      if (round === 0) await use(socket)
+      if (round === 0 && client) await Promise.race([use(client, socket), over(ended)])
     } catch (error) {
       problems.push(`${path.basename(path.dirname(file))}/elbusd: ${error.message}`)
     }
     child.kill('SIGTERM')
     const [status, signal] = await ended
+    clearTimeout(timer)
     if (status !== 0)
       problems.push(`${path.basename(path.dirname(file))}/elbusd ended with ${status ?? signal}`)
     rmSync(folder, { recursive: true, force: true })
@@ -54,9 +60,13 @@ async function listening(child, ended) {
   if ((await Promise.race([seen, ended])) !== true) throw new Error(`it ended at once: ${said.join(' / ')}`)
 }
 
+async function over(ended) {
+  const [status, signal] = await ended
+  throw new Error(`it ended with ${status ?? signal} while it was used`)
+}
+
 /** A call, a publication and an acknowledged message through it. */
-async function use(socket) {
-  const { connect } = createRequire(path.join(root, 'package.json'))('elbus-node')
+async function use({ connect }, socket) {
   const [a, b] = [await connect(socket, { name: 'a' }), await connect(socket, { name: 'b' })]
   const news = b.subscribe('news/#')
   await news.ready

@@ -1,4 +1,4 @@
-// What a user of the installed package does, once each: run on every platform by run.mjs. Ends with `N passed, N failed`.
+// What a user of the installed package does, once each: run on every platform by trial.mjs. Ends with `N passed, N failed`.
 import { deepStrictEqual, ok, rejects, strictEqual } from 'node:assert'
 import { fork } from 'node:child_process'
 import { once } from 'node:events'

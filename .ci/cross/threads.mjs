@@ -1,5 +1,5 @@
 // The package is loaded by worker threads first, by several in turn and at once, each of which ends; then by this one. Run
-// on every platform by run.mjs. Ends with `N passed, N failed`.
+// on every platform by trial.mjs. Ends with `N passed, N failed`.
 import { deepStrictEqual, strictEqual } from 'node:assert'
 import { once } from 'node:events'
 import process from 'node:process'

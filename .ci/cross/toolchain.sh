@@ -18,7 +18,8 @@ COMPILER=trixie
 RUNTIME=bookworm
 
 # The mirror of Debian that this machine uses.
-mirror=$(find /etc/apt/sources.list{,.d} -type f -exec grep -hoE '[a-z]+://[^ ]*/debian/?( |$)' {} + 2>/dev/null | sed 1q || true)
+mirror=$(find /etc/apt/sources.list{,.d} -type f -exec grep -hvE '^ *#' {} + 2>/dev/null |
+  grep -oE '[a-z]+://[^ /]*/debian/?( |$)' | sed 1q || true)
 mirror=${mirror:-http://deb.debian.org/debian}
 keys=/usr/share/keyrings/debian-archive-keyring.gpg
 
@@ -26,7 +27,7 @@ keys=/usr/share/keyrings/debian-archive-keyring.gpg
 part() {
   local stamp=$folder/$1.done version
   # What is unpacked names its folder.
-  version=$({ echo "$folder"; declare -f "$2" apt_release fetch unpack; cat "$here/requirements.txt"; } | sha256sum)
+  version=$({ echo "$folder $COMPILER $RUNTIME"; declare -f "$2" apt_release fetch unpack; cat "$here/requirements.txt"; } | sha256sum)
   [[ -f $stamp && $(<"$stamp") == "$version" ]] && return
   echo "toolchain: $1"
   rm -rf "$stamp" "${folder:?}/$1"
@@ -82,9 +83,12 @@ rust() {
   rm -rf "$1"/root/usr/share/{doc,man,locale} "$1"/root/usr/src/*/{compiler,src} "$1/apt"
   mkdir -p "$1/bin"
   for tool in rustc cargo; do
-    printf '#!/bin/sh\nexec %s --library-path %s --argv0 %s %s %s"$@"\n' \
-      "$1/root/usr/lib64/ld-linux-x86-64.so.2" "$1/root/usr/lib/x86_64-linux-gnu" \
-      "$tool" "$1/root/usr/bin/$tool" "$([[ $tool == cargo ]] || echo "--sysroot $1/root/usr ")" > "$1/bin/$tool"
+    {
+      printf '#!/bin/bash\nexec %q --library-path %q --argv0 %q %q ' \
+        "$1/root/usr/lib64/ld-linux-x86-64.so.2" "$1/root/usr/lib/x86_64-linux-gnu" "$tool" "$1/root/usr/bin/$tool"
+      [[ $tool == cargo ]] || printf -- '--sysroot %q ' "$1/root/usr"
+      echo '"$@"'
+    } > "$1/bin/$tool"
     chmod +x "$1/bin/$tool"
   done
   "$1/bin/rustc" --version
@@ -133,5 +137,6 @@ done
 for pid in "${pids[@]}"; do wait "$pid"; done
 
 cat > "$folder/env.sh" <<ENV
-export PATH=$folder/rust/bin:$folder/zig/bin:\$PATH RUSTC=$folder/rust/bin/rustc CARGO_ZIGBUILD_ZIG_PATH=$folder/zig/venv/bin/python-zig
+export PATH="$folder/rust/bin:$folder/zig/bin:\$PATH" RUSTC="$folder/rust/bin/rustc"
+export CARGO_ZIGBUILD_ZIG_PATH="$folder/zig/venv/bin/python-zig"
 ENV

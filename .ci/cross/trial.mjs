@@ -3,6 +3,11 @@
 
 const SECURE_HEAP = ['--secure-heap=65536', '--secure-heap-min=2']
 
+/** Its counts are not to be taken for those of the whole. */
+function shown(output) {
+  return output.replace(/^/gm, '  ')
+}
+
 export class Trial {
   passed = 0
   failed = 0
@@ -39,7 +44,7 @@ export class Trial {
     // It may also have ended before it could say so, or not have ended.
     if (ok && Number(passed) > 0 && Number(failed) === 0) return
     if (Number(failed) === 0) this.failed += 1
-    console.log(`FAILED ${title}, status ${status}:\n${output}`)
+    console.log(`FAILED ${title}, status ${status}:\n${shown(output)}`)
   }
 
   /** The tour says itself whether everything arrived. */
@@ -47,7 +52,7 @@ export class Trial {
     const { ok, status, output } = await result
     this.check(
       ok && output.includes('the tour is over, the broker closed'),
-      `${title}, status ${status}:\n${output}`,
+      `${title}, status ${status}:\n${shown(output)}`,
     )
   }
 }

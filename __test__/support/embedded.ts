@@ -17,9 +17,11 @@ const ALLOWED_IF_BUSY = 2_000
 /** Share of the processors from which on they count as busy with other programs. */
 const BUSY = 0.15
 /** A busy machine gets so many measurements, of which the best counts. */
-const ATTEMPTS = 3
+const ATTEMPTS = 8
 /** Length of a control run, in milliseconds. */
 const CONTROL = 400
+/** Control runs after which one is taken as it is. */
+const CONTROLS = 5
 /** Memory has come back when it is this much of what it was, or when V8 and two allocators keep no more than this. */
 const RETURNED = 1.1
 const FLOOR = 24 << 20
@@ -196,9 +198,7 @@ export class Embedded {
     const t = this.#t
     let best: { excess: number; allowed: number; text: string; growth: number } | undefined
     for (let attempt = 0; attempt < ATTEMPTS; attempt += 1) {
-      await this.#worst()
-      await sleep(CONTROL)
-      const control = await this.#worst()
+      const control = await this.#control()
       await this.#subject.ask('peak')
       const before = await this.#processors()
       const said = await attack()
@@ -227,6 +227,19 @@ export class Embedded {
     t.log(text)
     t.true(excess <= allowed, `${id}: innocents waited ${excess.toFixed(1)} ms longer than without: ${text}`)
     return { growth }
+  }
+
+  /** As it is without an attack; a message that the last one lost may still be waited for, for a second. */
+  async #control(): Promise<Measured> {
+    let control: Measured
+    let tries = 0
+    do {
+      await this.#worst()
+      await sleep(CONTROL)
+      control = await this.#worst()
+      tries += 1
+    } while (Math.max(control.inside, control.outside, control.loop) > ALLOWED && tries < CONTROLS)
+    return control
   }
 
   /** A login by somebody else, in a process that does nothing besides. */

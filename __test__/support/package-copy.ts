@@ -6,7 +6,7 @@ import path from 'node:path'
 import { promisify } from 'node:util'
 import { type Owner, tempFolder } from './temp'
 
-/** What `require` ended with; `version` of the addon's package if it was loaded. */
+/** What `require` ended with. */
 export interface Loaded {
   name?: string
   code?: string

@@ -73,7 +73,7 @@ pub(crate) async fn run(broker: Weak<Inner>) {
             broker.events.walk(&broker.router, broker.clock.now_ms());
             if broker.options.asks_allocator {
                 ask_allocator();
-                reclaim.walk(&broker.runtime);
+                reclaim.walk(&broker.runtime, now);
             }
         }
     }

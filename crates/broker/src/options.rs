@@ -33,7 +33,8 @@ pub struct BrokerOptions {
     /// sends; with none to spare it makes everything slower. More than 10 ms counts as that.
     pub busy_poll: Duration,
     /// For programs whose allocator returns freed memory to the system after a while and only when it is asked for some, as
-    /// mimalloc does: the broker asks it now and then, and each of its threads when a burst is over. Default off: glibc's
+    /// mimalloc does: the broker asks it now and then, and each of its threads when a burst is over, for which it
+    /// wakes those that sleep with empty tasks. Default off: glibc's
     /// takes such requests for the program's habit. A runtime of the program's own calls [`worker_rests`] from its threads.
     ///
     /// [`worker_rests`]: crate::worker_rests

@@ -8,32 +8,38 @@
 use std::cell::Cell;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 /// Times a worker has gone to rest, all of them together: how the housekeeper sees whether there is much to do.
 static RESTS: AtomicU64 = AtomicU64::new(0);
 /// How often workers have been told to have the allocator look.
 static CALLS: AtomicU64 = AtomicU64::new(0);
+/// Workers that were woken for that, by all brokers together: their rests are no burst.
+static WOKEN: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
     /// The last call this worker has followed.
     static FOLLOWED: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Rests between two walks up to which the broker counts as idle: those of the housekeeper itself, and some pings.
+/// Time between two looks at how much there is to do; walks may be shorter.
+const PERIOD: Duration = Duration::from_millis(250);
+/// Rests in a period up to which the broker counts as idle: those of the housekeeper itself, and some pings.
 const IDLE_RESTS: u64 = 16;
 /// As many more for each worker that is woken.
 const RESTS_WHEN_WOKEN: u64 = 8;
-/// Walks without a pause after which workers are called all the same: four seconds.
-const BUSY_WALKS: u32 = 16;
-/// Walks for which workers are woken after a call: one that sleeps wakes for a task or not at all, and who gets a task is up
+/// Periods without a pause after which workers are called all the same: four seconds.
+const BUSY_PERIODS: u32 = 16;
+/// Periods for which workers are woken after a call: one that sleeps wakes for a task or not at all, and who gets a task is up
 /// to the runtime.
-const WAKING_WALKS: u32 = 4;
+const WAKING_PERIODS: u32 = 4;
 
 /// To be called by each worker of a runtime that runs a broker, before it rests: [`on_thread_park`]. A broker with a
 /// runtime of its own does that itself.
 ///
-/// Does nothing unless the broker was made with [`asks_allocator`] and a burst is over.
+/// It counts, and does nothing else unless the broker was made with [`asks_allocator`] and a burst is over.
 ///
 /// [`on_thread_park`]: tokio::runtime::Builder::on_thread_park
 /// [`asks_allocator`]: crate::BrokerOptions::asks_allocator
@@ -45,44 +51,53 @@ pub fn worker_rests() {
     }
 }
 
-/// Has the allocator look through all pages of this thread, which it does where it has no memory: there is never as much.
+/// Has the allocator look through all pages of this thread and give back what it kept for others: it does so where it has
+/// no memory. Half of all addresses may be had with 32 bits, twice as much never.
 fn look() {
-    let mut asked = Vec::<u8>::new();
-    let _ = asked.try_reserve_exact(isize::MAX.unsigned_abs());
+    let mut asked = [Vec::<u8>::new(), Vec::new()];
+    let _ = asked.iter_mut().try_for_each(|one| one.try_reserve_exact(isize::MAX.unsigned_abs()));
     drop(black_box(asked));
 }
 
 /// The housekeeper's part: when workers are called and woken.
 #[derive(Debug, Default)]
 pub(crate) struct Reclaim {
+    looked: Option<Instant>,
     rests: u64,
-    busy_walks: u32,
-    waking_walks: u32,
+    woken: u64,
+    busy_periods: u32,
+    waking_periods: u32,
 }
 
 impl Reclaim {
     /// Once a walk.
-    pub(crate) fn walk(&mut self, runtime: &Handle) {
-        let workers = runtime.metrics().num_workers();
-        let step = self.step(RESTS.load(Ordering::Relaxed), u64::try_from(workers).unwrap_or(u64::MAX));
+    pub(crate) fn walk(&mut self, runtime: &Handle, now: Instant) {
+        if self.looked.is_some_and(|looked| now.duration_since(looked) < PERIOD) {
+            return;
+        }
+        self.looked = Some(now);
+        let step = self.step(RESTS.load(Ordering::Relaxed), WOKEN.load(Ordering::Relaxed));
         if step.calls {
             CALLS.fetch_add(1, Ordering::Relaxed);
         }
-        for _ in 0..if step.wakes { workers } else { 0 } {
-            runtime.spawn(async {});
+        if step.wakes {
+            let workers = runtime.metrics().num_workers();
+            WOKEN.fetch_add(u64::try_from(workers).unwrap_or(0), Ordering::Relaxed);
+            for _ in 0..workers {
+                runtime.spawn(async {});
+            }
         }
     }
 
-    /// `rests` is how often workers have gone to rest until now.
-    fn step(&mut self, rests: u64, workers: u64) -> Step {
-        let woken = if self.waking_walks > 0 { workers } else { 0 };
-        let idle_rests = RESTS_WHEN_WOKEN.saturating_mul(woken).saturating_add(IDLE_RESTS);
+    /// Once a period. How often workers have gone to rest until now, and how many were woken.
+    fn step(&mut self, rests: u64, woken: u64) -> Step {
+        let idle_rests = IDLE_RESTS + RESTS_WHEN_WOKEN * woken.wrapping_sub(self.woken);
         let is_busy = rests.wrapping_sub(self.rests) > idle_rests;
-        self.rests = rests;
-        let calls = if is_busy { self.busy_walks >= BUSY_WALKS } else { self.busy_walks > 0 };
-        self.busy_walks = if is_busy && !calls { self.busy_walks + 1 } else { 0 };
-        self.waking_walks = if calls { WAKING_WALKS } else { self.waking_walks.saturating_sub(1) };
-        Step { calls, wakes: self.waking_walks > 0 }
+        (self.rests, self.woken) = (rests, woken);
+        let calls = if is_busy { self.busy_periods >= BUSY_PERIODS } else { self.busy_periods > 0 };
+        self.busy_periods = if is_busy && !calls { self.busy_periods + 1 } else { 0 };
+        self.waking_periods = if calls { WAKING_PERIODS } else { self.waking_periods.saturating_sub(1) };
+        Step { calls, wakes: self.waking_periods > 0 }
     }
 }
 
@@ -98,18 +113,19 @@ struct Step {
 mod tests {
     use super::*;
 
-    /// Which walks of a run called, and which woke, given how often workers rested between them.
+    /// Which periods of a run called, and which woke, given how often workers rested in each.
     fn run(between: &[u64], workers: u64) -> (Vec<usize>, Vec<usize>) {
-        let (mut reclaim, mut rests) = (Reclaim::default(), 0);
+        let (mut reclaim, mut rests, mut woken) = (Reclaim::default(), 0, 0);
         let (mut calls, mut wakes) = (Vec::new(), Vec::new());
-        for (walk, more) in between.iter().enumerate() {
+        for (period, more) in between.iter().enumerate() {
             rests += more;
-            let step = reclaim.step(rests, workers);
+            let step = reclaim.step(rests, woken);
             if step.calls {
-                calls.push(walk);
+                calls.push(period);
             }
             if step.wakes {
-                wakes.push(walk);
+                wakes.push(period);
+                woken += workers;
             }
         }
         (calls, wakes)
@@ -127,9 +143,9 @@ mod tests {
 
     #[test]
     fn a_burst_that_goes_on_calls_every_four_seconds() {
-        let walks = usize::try_from(BUSY_WALKS).unwrap();
-        let (calls, _) = run(&vec![1_000; 3 * walks + 4], 2);
-        assert_eq!(calls, [walks, 2 * walks + 1, 3 * walks + 2]);
+        let periods = usize::try_from(BUSY_PERIODS).unwrap();
+        let (calls, _) = run(&vec![1_000; 3 * periods + 4], 2);
+        assert_eq!(calls, [periods, 2 * periods + 1, 3 * periods + 2]);
     }
 
     #[test]
@@ -141,5 +157,23 @@ mod tests {
             let both = run(&[900, 2, woken + 100, 2, 2], workers).0;
             assert_eq!(both, [1, 3], "{workers} workers");
         }
+    }
+
+    #[test]
+    fn brokers_that_wake_their_workers_do_not_keep_each_other_awake() {
+        let (mut one, mut other) = (Reclaim::default(), Reclaim::default());
+        let (mut rests, mut woken, mut calls) = (900, 0, 0);
+        for _ in 0..20 {
+            for reclaim in [&mut one, &mut other] {
+                let step = reclaim.step(rests, woken);
+                calls += u32::from(step.calls);
+                if step.wakes {
+                    woken += 16;
+                    rests += 16 * RESTS_WHEN_WOKEN;
+                }
+                rests += 2;
+            }
+        }
+        assert_eq!(calls, 2, "each for the burst");
     }
 }

@@ -85,16 +85,18 @@ mod mimalloc_parts {
 /// mimalloc 3.3 keeps that thread's id for good, and takes apart its heap when it ends. A later thread with the same id,
 /// which is the next one as a rule, is given that heap and crashes: microsoft/mimalloc#1287, mended in 3.4, which the
 /// bindings do not have yet. For Node that is a worker thread that loads the package before the main thread does.
+/// On Windows nothing is done about it: the parts have other names there, as mimalloc is compiled as C++.
 pub(crate) fn forget_first_thread() {
     /// No thread has it, and none of the values with a meaning of their own is near.
     #[cfg(unix)]
     const NOBODY: usize = usize::MAX & !0b11;
     #[cfg(unix)]
     // SAFETY: the version is the one whose parts these are, which Cargo.toml pins. The heap is the static one only on
-    // the thread that loaded the library, and only once: from then on that thread has no heap, like a new one, and no
-    // thread takes itself for the first. The word is written while others may read it, to compare it with their own
-    // ids, which neither value is. The few blocks of the static heap stay valid: they belong to no thread's list any
-    // more, and are freed as those of other threads are.
+    // the thread that loaded the library, and only once: from then on that thread has no heap until it next asks for
+    // memory, like a new one, and no thread takes itself for the first. The word is written while others may read it, to
+    // compare it with their own ids, which neither value is. The few blocks of the static heap stay valid. Its pages keep
+    // the id of the thread, so that one, or a later one with the same id, of which there is one at a time, frees them
+    // there without looking further; nobody takes memory from that heap any more, and what others free stays with it.
     unsafe {
         use mimalloc_parts::{_mi_theap_default_set, _mi_theap_empty_get, mi_theap_get_default, theap_main};
         let first = &raw mut theap_main;

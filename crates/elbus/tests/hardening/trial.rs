@@ -18,7 +18,9 @@ use std::time::{Duration, Instant};
 const RETURN: Duration = Duration::from_secs(5);
 /// What may stay of a process this small, in KiB: a tenth of its 5 to 8 MiB is less than what the allocator keeps in
 /// hand of small blocks for each of the threads.
-const RETURN_FLOOR_KIB: i64 = 12 << 10;
+const RETURN_FLOOR_KIB: i64 = 8 << 10;
+/// The same with an emulator, some of whose memory cannot be told from the program's.
+const EMULATED_FLOOR_KIB: i64 = 12 << 10;
 /// What the server may take to notice that a deadline is over.
 pub(crate) const NOTICING: Duration = Duration::from_millis(500);
 /// Where a server is not optimised, times that are its own doing may be this many times longer.
@@ -215,7 +217,7 @@ impl Trial {
                 _ => {}
             }
         }
-        if emulated { code + heap } else { 0 }
+        if emulated && support::slowness() > 1 { code + heap } else { 0 }
     }
 
     /// What is resident now beyond the start, without what an emulator has taken for itself meanwhile.
@@ -301,7 +303,8 @@ impl Trial {
         self.peak_kib();
         // The two innocent clients have left.
         let descriptors = self.start_descriptors - 2;
-        let allowed_kib = (self.start_kib / 10).max(RETURN_FLOOR_KIB);
+        let floor_kib = if support::slowness() > 1 { EMULATED_FLOOR_KIB } else { RETURN_FLOOR_KIB };
+        let allowed_kib = (self.start_kib / 10).max(floor_kib);
         let returned = Self::within(slower(RETURN), || {
             self.left_kib() <= allowed_kib && self.descriptors() <= descriptors
         });
