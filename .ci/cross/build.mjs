@@ -26,6 +26,8 @@ export const env = {
 export async function buildAddon({ triple, glibc, folder }) {
   const options = ['--platform', '--release', '--strip', '--no-js', '--no-const-enum', '--cross-compile']
   const where = ['--manifest-path', 'crates/node/Cargo.toml', '--package-json-path', 'package.json']
+  // The command line tool of napi makes folders in it, but not itself.
+  mkdirSync(target, { recursive: true })
   const whole = glibc ? `${triple}.${glibc}` : triple
   const out = ['--output-dir', path.join(artefacts, folder), '--target', whole]
   await must(
